@@ -1,0 +1,98 @@
+// Package record is the agent's data model: what a device said, when, and how
+// far it can be trusted. It does no I/O and imports nothing of the agent.
+//
+// A record's identity is (Agent, Epoch, Device, Seq, Part). Seq is given once,
+// where the record is first stored, and rises by one for each record of the
+// device; it is never given anew further up, so a receiver can tell a repeat
+// from a new record and prove that nothing is missing.
+//
+// Three forms exist: the Go struct here, its protobuf (record.proto, the form
+// on the wire and in the queue) and its JSON (one object a record, the form
+// that leaves the agent).
+package record
+
+import "time"
+
+// Record is one thing a device said at one time.
+//
+// A Record is a plain value: whoever holds it may change it. Payload may alias
+// a buffer of whoever made the record (see Unmarshal); a consumer that keeps
+// it must copy it.
+type Record struct {
+	Agent  string // the agent that stored it first; empty: not stored yet
+	Epoch  Epoch  // names that agent's data directory
+	Device string // see CheckName
+	Stream string // the poll's name, an MCP record's topic, or a text rule's name
+	Seq    uint64 // from 1; 0: not stored yet, or a gap record
+	Part   uint32 // 0 unless a handler made several records of one
+
+	Time    time.Time // when it was read or said; nanoseconds, UTC
+	Clock   Clock     // whether the clock that gave Time was synchronised
+	Quality Quality
+
+	Points []Point // readings by name; empty for a raw payload
+
+	Payload     []byte // raw bytes as the device sent them
+	ContentType string // of Payload, an Internet media type (RFC 6838)
+
+	Gap *Gap // what is known to be missing; only in the stream GapStream
+}
+
+// GapStream is the stream of records that announce missing ones.
+const GapStream = "_gap"
+
+// Point is one named value, or the reason why it could not be read.
+type Point struct {
+	Name  string
+	Value Value  // KindNone when Bad is set
+	Unit  string // as configured, UTF-8, may be empty
+	Bad   string // why there is no value: a reason of this list or a driver's own
+}
+
+// Reasons why a point has no value. A Modbus exception is "exception-2" and so
+// on, by its code.
+const (
+	BadTimeout   = "timeout"    // the device did not answer in time
+	BadLinkDown  = "link-down"  // the line or connection was not there
+	BadNotFinite = "not-finite" // the device answered NaN or infinity
+	BadFormat    = "format"     // the answer could not be understood
+)
+
+// Gap says which records are missing. Seq numbers From to To, both inclusive,
+// are lost to whoever receives it; From is 0 when the loss happened before
+// numbers were given, and then only Count and the times are known.
+type Gap struct {
+	From, To uint64
+	Count    uint64
+	Reason   string
+	First    time.Time // time of the first missing record, or when the loss began
+	Last     time.Time
+}
+
+// Reasons of a Gap.
+const (
+	GapDropOldest = "drop-oldest" // the store was full and the upstream's when_full says so
+	GapOverload   = "overload"    // lost before it could be stored
+	GapDamage     = "damage"      // stored, but can't be read any more
+)
+
+// Epoch names a data directory: random, never 0 in a stored record. Its text
+// form is 16 lower-case hexadecimal digits.
+type Epoch uint64
+
+// Clock says whether a time came from a synchronised clock.
+type Clock uint8
+
+const (
+	ClockUnsynced Clock = iota // never set, or the kernel says it is not synchronised
+	ClockSynced
+)
+
+// Quality sums up a record's points.
+type Quality uint8
+
+const (
+	Good    Quality = iota // every point has a value
+	Partial                // some points have one
+	Bad                    // none has, or the payload was not understood
+)

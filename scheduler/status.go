@@ -1,0 +1,87 @@
+package scheduler
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// State of a link.
+type State string
+
+// A link is Opening until its first attempt has ended.
+const (
+	Opening State = "opening"
+	Up      State = "up"
+	Down    State = "down"
+)
+
+// Status is what an operator sees of a lane. Counters start at 0 with the lane.
+type Status struct {
+	Link   string    `json:"link"`
+	State  State     `json:"state"`
+	Reason string    `json:"reason,omitempty"` // why it is not up, in words
+	Since  time.Time `json:"since"`            // of State
+
+	Rounds       uint64 `json:"rounds"`       // polls done
+	Skipped      uint64 `json:"skipped"`      // polls left out because they came too late
+	Transactions uint64 `json:"transactions"` // requests made
+	Timeouts     uint64 `json:"timeouts"`     // of them, not answered in time
+	Retries      uint64 `json:"retries"`      // of them, tried again
+	Opens        uint64 `json:"opens"`        // times the link was brought up
+
+	// BusySince is when the transaction under way began; zero between them. A
+	// transaction that is far older than every time-out shows a lane that is stuck.
+	BusySince time.Time `json:"-"`
+
+	Devices []DeviceStatus `json:"devices,omitempty"` // by id
+}
+
+// DeviceStatus is what a lane knows of a device that it polls.
+type DeviceStatus struct {
+	Device   string    `json:"device"`
+	Silent   bool      `json:"silent"`             // being probed
+	Failures int       `json:"failures,omitempty"` // rounds in a row without an answer
+	Reason   string    `json:"reason,omitempty"`   // of the last failure
+	NextTry  time.Time `json:"next_try,omitzero"`  // when it is probed next
+	LastGood time.Time `json:"last_good,omitzero"` // its last answer
+	Timeouts uint64    `json:"timeouts"`
+}
+
+// Status may be called at any time.
+func (l *Lane) Status() Status {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.status
+	s.Devices = make([]DeviceStatus, 0, len(l.devices))
+	for _, d := range l.devices {
+		s.Devices = append(s.Devices, DeviceStatus{
+			Device: d.id, Silent: d.failures > 0, Failures: d.failures, Reason: d.reason,
+			NextTry: d.silentUntil, LastGood: d.lastGood, Timeouts: d.timeouts,
+		})
+	}
+	slices.SortFunc(s.Devices, func(a, b DeviceStatus) int { return cmp.Compare(a.Device, b.Device) })
+	return s
+}
+
+func (l *Lane) note(change func(*Status)) {
+	l.mu.Lock()
+	change(&l.status)
+	l.mu.Unlock()
+}
+
+// setState returns whether anything changed, so that the same failure again and
+// again is logged once.
+func (l *Lane) setState(s State, reason string) (changed bool) {
+	l.note(func(st *Status) {
+		changed = st.State != s || st.Reason != reason
+		if st.State != s {
+			st.State, st.Since = s, time.Now()
+			if s == Up {
+				st.Opens++
+			}
+		}
+		st.Reason = reason
+	})
+	return changed
+}
