@@ -217,20 +217,20 @@ func (r *Record) checkNames(old *Record) error {
 }
 
 func (r *Record) unmarshalField(old *Record, field protowire.Number, kind protowire.Type, b []byte) (int, error) {
-	switch {
-	case kind == protowire.BytesType:
+	switch kind {
+	case protowire.BytesType:
 		v, n := protowire.ConsumeBytes(b)
 		if n < 0 {
 			return 0, errMalformed
 		}
 		return n, r.setBytes(old, field, v)
-	case kind == protowire.VarintType:
+	case protowire.VarintType:
 		v, n := protowire.ConsumeVarint(b)
 		if n < 0 {
 			return 0, errMalformed
 		}
 		return n, r.setVarint(field, v)
-	case kind == protowire.Fixed64Type:
+	case protowire.Fixed64Type:
 		v, n := protowire.ConsumeFixed64(b)
 		if n < 0 {
 			return 0, errMalformed
@@ -242,12 +242,13 @@ func (r *Record) unmarshalField(old *Record, field protowire.Number, kind protow
 			r.Epoch = Epoch(v)
 		}
 		return n, nil
+	default:
+		n := protowire.ConsumeFieldValue(field, kind, b)
+		if n < 0 {
+			return 0, errMalformed
+		}
+		return n, nil
 	}
-	n := protowire.ConsumeFieldValue(field, kind, b)
-	if n < 0 {
-		return 0, errMalformed
-	}
-	return n, nil
 }
 
 func (r *Record) setBytes(old *Record, field protowire.Number, v []byte) error {

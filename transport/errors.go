@@ -47,5 +47,5 @@ func Lost(cause error) error {
 	if cause == nil {
 		return ErrLost
 	}
-	return fmt.Errorf("%w: %v", ErrLost, cause)
+	return fmt.Errorf("%w: %s", ErrLost, cause.Error())
 }
