@@ -1,0 +1,208 @@
+package framed
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/mcp-edge/edge-agent/transport"
+)
+
+// script is a Stream that plays what a test wrote down.
+type script struct {
+	reads    []any // []byte, or the error to fail with; then io.EOF
+	written  []byte
+	writeErr error
+}
+
+var _ Stream = (*script)(nil)
+
+func (s *script) Fill(in *Buffer, wait bool) (int, error) {
+	if len(s.reads) == 0 {
+		return 0, io.EOF
+	}
+	switch next := s.reads[0].(type) {
+	case error:
+		s.reads = s.reads[1:]
+		return 0, next
+	case []byte:
+		n := copy(in.Space(), next)
+		if s.reads[0] = next[n:]; n == len(next) {
+			s.reads = s.reads[1:]
+		}
+		return n, nil
+	}
+	panic("a script of bytes and errors")
+}
+
+func (s *script) Write(p []byte) (int, error) {
+	if s.writeErr != nil {
+		return 0, s.writeErr
+	}
+	s.written = append(s.written, p...)
+	return len(p), nil
+}
+
+func (s *script) SetReadDeadline(time.Time) error  { return nil }
+func (s *script) SetWriteDeadline(time.Time) error { return nil }
+func (s *script) Close() error                     { return nil }
+
+// lines is a Framer: a message ends with a line feed. split, if set, takes over.
+type lines struct {
+	max   int
+	idle  time.Duration
+	split func(buf []byte, idle bool) (int, []byte, error)
+}
+
+func (l lines) Split(buf []byte, idle bool) (int, []byte, error) {
+	if l.split != nil {
+		return l.split(buf, idle)
+	}
+	if i := bytes.IndexByte(buf, '\n'); i >= 0 {
+		return i + 1, buf[:i+1], nil
+	}
+	return 0, nil, nil
+}
+
+func (l lines) Idle() time.Duration { return l.idle }
+func (l lines) Max() int            { return l.max }
+
+func newConn(s Stream, f transport.Framer) *Conn {
+	return New(s, f, NewPool(64), transport.Info{Transport: "script", Remote: "test"})
+}
+
+func TestMessagesDoNotDependOnHowTheBytesArrive(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		messages := rapid.SliceOfN(rapid.StringMatching(`[a-z]{0,300}\n`), 1, 20).Draw(t, "messages")
+		s := new(script)
+		for rest := []byte(strings.Join(messages, "")); len(rest) > 0; {
+			n := rapid.IntRange(1, len(rest)).Draw(t, "piece")
+			s.reads = append(s.reads, rest[:n])
+			rest = rest[n:]
+		}
+		c := newConn(s, lines{max: 301})
+		for _, want := range messages {
+			if got, err := c.Read(); string(got) != want {
+				t.Fatalf("read %q, %v, want %q", got, err, want)
+			}
+		}
+		if _, err := c.Read(); !errors.Is(err, transport.ErrLost) {
+			t.Fatalf("at the end: %v", err)
+		}
+	})
+}
+
+func TestAMessageOverTheLimitIsRefusedWhetherItCameInOnePieceOrMany(t *testing.T) {
+	const text = "123456789\n12345678\n"
+	for _, size := range []int{1, len(text)} {
+		s := new(script)
+		for rest := []byte(text); len(rest) > 0; rest = rest[min(size, len(rest)):] {
+			s.reads = append(s.reads, rest[:size])
+		}
+		c := newConn(s, lines{max: 9})
+		if _, err := c.Read(); !errors.Is(err, transport.ErrTooLarge) {
+			t.Errorf("in pieces of %d: %v", size, err)
+		}
+	}
+}
+
+func TestAPeersErrorNeverReadsLikeOurClose(t *testing.T) {
+	library := fmt.Errorf("idle: %w", net.ErrClosed) // as QUIC's time-out has it
+	for _, cause := range []error{library, os.ErrClosed, io.EOF, syscall.ECONNRESET, syscall.ETIMEDOUT, syscall.EIO} {
+		c := newConn(&script{reads: []any{cause}, writeErr: cause}, lines{max: 9})
+		_, readErr := c.Read()
+		for _, err := range []error{readErr, c.Write(nil), c.Write(nil), c.Discard()} {
+			if !errors.Is(err, transport.ErrLost) || errors.Is(err, cause) ||
+				errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("%v becomes %v", cause, err)
+			}
+		}
+	}
+}
+
+func TestAfterAFailedWriteNothingIsSent(t *testing.T) {
+	s := &script{writeErr: os.ErrDeadlineExceeded}
+	c := newConn(s, lines{max: 9})
+	for range 2 {
+		if err := c.Write([]byte("half")); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("Write: %v", err)
+		}
+		s.writeErr = nil
+	}
+	if len(s.written) > 0 {
+		t.Errorf("%q was sent behind half a message", s.written)
+	}
+}
+
+func TestAStreamThatFailsBeforeItsDeadlineIsReadAgain(t *testing.T) {
+	c := newConn(&script{reads: []any{os.ErrDeadlineExceeded, []byte("x\n")}}, lines{max: 9})
+	_ = c.SetReadDeadline(time.Now().Add(time.Hour))
+	if msg, err := c.Read(); string(msg) != "x\n" {
+		t.Errorf("Read: %q, %v", msg, err)
+	}
+}
+
+func TestBytesWithoutAnEndAreOfferedAsSilentWhenThePeerIsGone(t *testing.T) {
+	f := lines{max: 9, idle: time.Hour, split: func(buf []byte, idle bool) (int, []byte, error) {
+		if !idle {
+			return 0, nil, nil
+		}
+		return len(buf), buf, nil
+	}}
+	c := newConn(&script{reads: []any{[]byte("last")}}, f)
+	if msg, err := c.Read(); string(msg) != "last" {
+		t.Errorf("Read: %q, %v", msg, err)
+	}
+	if _, err := c.Read(); !errors.Is(err, transport.ErrLost) {
+		t.Errorf("Read: %v", err)
+	}
+}
+
+func TestReadingDoesNotAllocate(t *testing.T) {
+	s := new(script)
+	c := newConn(s, lines{max: 9})
+	piece := []byte("1\n2\n3\n4\n")
+	reads := make([]any, 2)
+	if n := testing.AllocsPerRun(100, func() {
+		if len(s.reads) == 0 {
+			s.reads = append(reads[:0], piece)
+		}
+		if _, err := c.Read(); err != nil {
+			t.Fatal(err)
+		}
+	}); n >= 1 {
+		t.Errorf("%v allocations a message", n)
+	}
+}
+
+func TestAMegabyteOfNoiseDroppedByteByByteIsReadInLinearTime(t *testing.T) {
+	const size = 1 << 20
+	noise := append(bytes.Repeat([]byte{'~'}, size), "good\n"...)
+	f := lines{max: 64 << 10, split: func(buf []byte, _ bool) (int, []byte, error) {
+		switch {
+		case buf[0] == '~' && len(buf) > 60<<10, buf[0] == '~' && bytes.IndexByte(buf, '\n') > 0:
+			return 1, nil, nil // the longest look ahead, the smallest step
+		case buf[0] == '~' || bytes.IndexByte(buf, '\n') < 0:
+			return 0, nil, nil
+		}
+		return len(buf), buf, nil
+	}}
+	// The search for the line feed above is the framer's own time; keep it short.
+	f.split = cheap(f.split, len(noise))
+	c := newConn(&script{reads: []any{noise}}, f)
+	if msg, err := c.Read(); string(msg) != "good\n" {
+		t.Fatalf("Read: %.20q, %v", msg, err)
+	}
+	if n := len(c.in.chunk.data); n > 4*f.max {
+		t.Errorf("%d bytes borrowed for messages of %d", n, f.max)
+	}
+}

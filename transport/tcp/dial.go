@@ -1,0 +1,70 @@
+// Package tcp carries messages over TCP connections.
+//
+// Keep-alive is on, and Nagle's algorithm is off (Go's default): a request of
+// twelve bytes must not wait for an acknowledgement. A peer that closes its
+// sending half is taken as gone, because no device protocol goes on after it.
+package tcp
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/mcp-edge/edge-agent/transport"
+	"github.com/mcp-edge/edge-agent/transport/internal/framed"
+)
+
+// A peer that vanished without a word is noticed after Idle + Count × Interval,
+// one minute, also by a Conn that only reads.
+func keepAlive() net.KeepAliveConfig {
+	return net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3}
+}
+
+// readSize is how much one read may bring, in bytes.
+const readSize = 64 << 10
+
+// Dialer dials one address. It may be used concurrently.
+type Dialer struct {
+	address string
+	pool    *framed.Pool
+}
+
+var _ transport.Dialer = (*Dialer)(nil)
+
+// NewDialer takes "host:port". A host name is looked up at each Dial, and its
+// addresses are tried in turn.
+func NewDialer(address string) *Dialer {
+	return &Dialer{address: address, pool: framed.NewPool(readSize)}
+}
+
+// Dial implements transport.Dialer. Without a deadline in ctx the kernel gives
+// up after some two minutes.
+func (d *Dialer) Dial(ctx context.Context, f transport.Framer) (transport.Conn, error) {
+	dialer := net.Dialer{KeepAliveConfig: keepAlive()}
+	c, err := dialer.DialContext(ctx, "tcp", d.address)
+	if err != nil {
+		return nil, fmt.Errorf("%s: dial: %w", d.Endpoint(), dialError(ctx, err))
+	}
+	return newConn(c.(*net.TCPConn), f, d.pool)
+}
+
+// Endpoint implements transport.Dialer.
+func (d *Dialer) Endpoint() string { return "tcp " + d.address }
+
+// newConn takes over c.
+func newConn(c *net.TCPConn, f transport.Framer, p *framed.Pool) (transport.Conn, error) {
+	info := transport.Info{
+		Transport: "tcp",
+		Local:     c.LocalAddr().String(),
+		Remote:    c.RemoteAddr().String(),
+		Reliable:  true,
+		Ordered:   true,
+	}
+	stream, err := framed.NewDescriptor(c)
+	if err != nil {
+		c.Close()
+		return nil, fmt.Errorf("tcp %s: %w", info.Remote, transport.Lost(err))
+	}
+	return framed.New(stream, f, p, info), nil
+}
