@@ -26,6 +26,8 @@ var (
 type Config struct {
 	// SilentMax is the longest time between two probes of a silent device; 1 min.
 	SilentMax time.Duration
+	// OpenTimeout bounds one attempt to open the link; 15 s.
+	OpenTimeout time.Duration
 	// ReopenMin and ReopenMax bound the wait between attempts to open the link;
 	// 500 ms and 30 s. The wait is random between 0 and a bound that doubles.
 	ReopenMin, ReopenMax time.Duration
@@ -43,6 +45,7 @@ func (c Config) withDefaults() Config {
 		}
 	}
 	set(&c.SilentMax, time.Minute)
+	set(&c.OpenTimeout, 15*time.Second)
 	set(&c.ReopenMin, 500*time.Millisecond)
 	set(&c.ReopenMax, 30*time.Second)
 	set(&c.ReopenPermanent, 30*time.Second)
@@ -125,7 +128,9 @@ func (l *Lane) Run(ctx context.Context) error {
 
 // open makes one attempt; when it fails it waits before it returns false.
 func (l *Lane) open(ctx, work context.Context) bool {
-	err := l.link.Open(ctx)
+	attempt, cancel := context.WithTimeout(ctx, l.cfg.OpenTimeout)
+	err := l.link.Open(attempt)
+	cancel()
 	if err == nil {
 		l.setState(Up, "")
 		l.opening.opened(time.Now())

@@ -50,10 +50,10 @@ type DeviceConfig struct {
 // PointConfig is one entry of points in a [[device.poll]].
 type PointConfig struct {
 	// Name of the point; unique in its poll.
-	Name string `toml:"name" required:"true"`
+	Name string `toml:"name" required:"true" name:"true" example:"\"supply_temp\""`
 	// Address is TABLE:NUMBER, counted from zero. TABLE is coil, discrete,
 	// input or holding.
-	Address string `toml:"address" required:"true"`
+	Address string `toml:"address" required:"true" example:"\"holding:0\""`
 	// Type of the value. Coils and discrete inputs are always bool, and may
 	// leave it out. "bits" takes Width bits of one register from Bit up; "bool"
 	// of a register is its bit number Bit.

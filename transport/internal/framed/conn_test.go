@@ -184,25 +184,64 @@ func TestReadingDoesNotAllocate(t *testing.T) {
 	}
 }
 
-func TestAMegabyteOfNoiseDroppedByteByByteIsReadInLinearTime(t *testing.T) {
-	const size = 1 << 20
-	noise := append(bytes.Repeat([]byte{'~'}, size), "good\n"...)
+func TestAMegabyteOfNoiseIsDroppedByteByByteInLinearTime(t *testing.T) {
+	const lookAhead = 60 << 10
+	left := 1 << 20
+	noise := append(make([]byte, left), "good\n"...)
+	// Drops as little as it may, and holds on to as much as it may.
 	f := lines{max: 64 << 10, split: func(buf []byte, _ bool) (int, []byte, error) {
 		switch {
-		case buf[0] == '~' && len(buf) > 60<<10, buf[0] == '~' && bytes.IndexByte(buf, '\n') > 0:
-			return 1, nil, nil // the longest look ahead, the smallest step
-		case buf[0] == '~' || bytes.IndexByte(buf, '\n') < 0:
+		case len(buf) < min(left, lookAhead):
 			return 0, nil, nil
+		case left > 0:
+			left--
+			return 1, nil, nil
 		}
-		return len(buf), buf, nil
+		return lines{}.Split(buf, false)
 	}}
-	// The search for the line feed above is the framer's own time; keep it short.
-	f.split = cheap(f.split, len(noise))
 	c := newConn(&script{reads: []any{noise}}, f)
+	began := time.Now()
 	if msg, err := c.Read(); string(msg) != "good\n" {
 		t.Fatalf("Read: %.20q, %v", msg, err)
+	}
+	// Moving the rest for each byte would be 64 GB.
+	if took := time.Since(began); took > 2*time.Second {
+		t.Errorf("took %v", took)
 	}
 	if n := len(c.in.chunk.data); n > 4*f.max {
 		t.Errorf("%d bytes borrowed for messages of %d", n, f.max)
 	}
+}
+
+// FuzzAFramerThatBreaksItsContract: whatever a Framer answers, Read returns,
+// and neither panics nor goes on for ever.
+func FuzzAFramerThatBreaksItsContract(f *testing.F) {
+	f.Add([]byte("some bytes\n"), []byte{0, 0, 0})
+	f.Add([]byte("some bytes\n"), []byte{200, 1, 9, 2, 0, 2, 7, 0, 255, 3})
+	f.Add(bytes.Repeat([]byte("x"), 500), []byte{1, 1, 0, 2})
+	f.Fuzz(func(t *testing.T, input, answers []byte) {
+		hostile := lines{max: 100, idle: time.Nanosecond, split: func(buf []byte, idle bool) (int, []byte, error) {
+			if len(answers) < 2 {
+				return 0, nil, nil
+			}
+			advance, kind := int(int8(answers[0])), answers[1]
+			answers = answers[2:]
+			switch kind % 4 {
+			case 0:
+				return advance, nil, nil
+			case 1:
+				return advance, buf, nil
+			case 2:
+				return advance, nil, transport.ErrFrame
+			}
+			return advance, []byte{}, nil
+		}}
+		c := newConn(&script{reads: []any{input}}, hostile)
+		for range len(input) + len(answers) + 2 {
+			if _, err := c.Read(); errors.Is(err, transport.ErrLost) {
+				return
+			}
+		}
+		t.Error("the end of the stream was never reached")
+	})
 }

@@ -1,0 +1,114 @@
+// Command edge-agent is the industrial edge agent: see the README.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+// version is set by the linker (scripts/build); otherwise the build says it.
+var version string //nolint:gochecknoglobals // -ldflags -X needs a variable
+
+// Exit codes, which scripts and service managers hold on to.
+const (
+	exitDone  = 0
+	exitInput = 1 // the input or configuration is wrong
+	exitRun   = 2 // it could not run
+)
+
+// errInput marks an error whose cause is what the user gave; it has been told
+// already when it is silent.
+var errInput = errors.New("wrong input")
+
+type commands struct {
+	Run     runCommand     `cmd:"" help:"Run the agent."`
+	Check   checkCommand   `cmd:"" help:"Check a configuration file and print every mistake in it."`
+	Demo    demoCommand    `cmd:"" help:"Show the main job: simulated devices, a broker and the agent in one process."`
+	Version versionCommand `cmd:"" help:"Print the version."`
+}
+
+type versionCommand struct{}
+
+func (versionCommand) Run(out io.Writer) error {
+	_, err := fmt.Fprintln(out, "edge-agent", versionText())
+	return err
+}
+
+func versionText() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "devel"
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	// A second signal ends the process at once: whoever sends it means it, and
+	// nothing acknowledged is lost.
+	context.AfterFunc(ctx, stop)
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// run is main without the process, so that tests can call it.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int) {
+	// kong prints help and ends the process through Exit; the panic brings its
+	// code here instead.
+	type exit int
+	defer func() {
+		if r := recover(); r != nil {
+			e, ok := r.(exit)
+			if !ok {
+				panic(r)
+			}
+			code = int(e)
+		}
+	}()
+	parser, err := kong.New(&commands{},
+		kong.Name("edge-agent"),
+		kong.Description("Brings what industrial devices say to where it is wanted, and loses nothing on the way."),
+		kong.Writers(stdout, stderr),
+		kong.Exit(func(code int) { panic(exit(code)) }),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.BindTo(stdout, (*io.Writer)(nil)),
+		kong.Bind(errorWriter{stderr}),
+		kong.UsageOnError(),
+	)
+	if err != nil {
+		fmt.Fprintln(stderr, "edge-agent:", err)
+		return exitRun
+	}
+	command, err := parser.Parse(args)
+	if err != nil {
+		fmt.Fprintf(stderr, "edge-agent: %v\nTry: edge-agent --help\n", err)
+		return exitInput
+	}
+	if err := command.Run(); err != nil {
+		if !errors.Is(err, errSilent) {
+			fmt.Fprintln(stderr, "edge-agent:", err)
+		}
+		if errors.Is(err, errInput) {
+			return exitInput
+		}
+		return exitRun
+	}
+	return exitDone
+}
+
+// errSilent is errInput where the output has said everything.
+var errSilent = fmt.Errorf("%w, told already", errInput)
+
+// errorWriter is where logs and errors go; a type of its own, so that kong can
+// tell it from standard output.
+type errorWriter struct{ io.Writer }

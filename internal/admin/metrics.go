@@ -1,0 +1,146 @@
+package admin
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/mcp-edge/edge-agent/scheduler"
+	"github.com/mcp-edge/edge-agent/store"
+)
+
+// metrics turns a State into samples at each scrape, so that nothing is counted
+// twice and a metric can't say other than the status.
+type metrics struct{ agent Agent }
+
+var _ prometheus.Collector = (*metrics)(nil)
+
+// Describe sends nothing: which samples there are depends on the configuration.
+func (m *metrics) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements prometheus.Collector.
+func (m *metrics) Collect(out chan<- prometheus.Metric) {
+	st := m.agent.State()
+	s := sampler{out}
+	s.gauge("edge_agent_info", "Always 1; the labels tell which agent this is.", 1, "agent", st.Agent, "version", st.Version, "epoch", st.Epoch)
+	s.gauge("edge_agent_stuck", "Parts that have stopped making progress.", float64(len(st.Stuck)))
+	s.gauge("edge_agent_ready", "1 while records can be taken.", truth(len(st.Stuck)+len(st.NotReady) == 0))
+	s.store(st.Store)
+	for _, l := range st.Links {
+		s.link(l)
+	}
+	for _, l := range st.Listeners {
+		s.gauge("edge_agent_listener_connections", "Connections open.", float64(l.Connections), "listener", l.Name)
+		s.counter("edge_agent_listener_refused_total", "Connections refused.", l.Refused, "listener", l.Name)
+		s.counter("edge_agent_listener_bad_frames_total", "Frames that were none.", l.BadFrames, "listener", l.Name)
+		s.counter("edge_agent_listener_records_total", "Records published.", l.Records, "listener", l.Name)
+		s.counter("edge_agent_listener_holes_total", "Publications asked for again because some before them were missing.", l.Holes, "listener", l.Name)
+	}
+	for _, r := range st.Routes {
+		s.route(r)
+	}
+	for _, u := range st.Upstreams {
+		s.gauge("edge_agent_upstream_connected", "1 while the destination can take records.", truth(u.Connected), "upstream", u.Name, "kind", u.Kind)
+	}
+	for _, d := range m.agent.Devices() {
+		s.device(d)
+	}
+}
+
+func (s sampler) store(st store.Stats) {
+	for _, state := range []store.State{store.StateOK, store.StateFull, store.StateFailing} {
+		s.gauge("edge_agent_store_state", "1 for the state that the queue is in.", truth(st.State == state), "state", string(state))
+	}
+	s.gauge("edge_agent_store_bytes", "Bytes of records in the queue.", float64(st.Bytes))
+	s.gauge("edge_agent_store_max_bytes", "The most that it may hold.", float64(st.MaxBytes))
+	s.gauge("edge_agent_store_file_bytes", "Size of the queue's file.", float64(st.FileBytes))
+	s.gauge("edge_agent_store_records", "Records in the queue.", float64(st.Records))
+	s.gauge("edge_agent_store_last_commit_seconds", "How long the last group commit took.", st.LastCommit.Seconds())
+	s.counter("edge_agent_store_appended_total", "Records stored.", st.Appended)
+	s.counter("edge_agent_store_repeats_total", "Records that came again and were dropped.", st.Repeats)
+	s.counter("edge_agent_store_unwanted_total", "Records that no route takes, freed.", st.Unwanted)
+	s.counter("edge_agent_store_damaged_total", "Records that failed their checksum.", st.Damaged)
+	s.counter("edge_agent_store_commits_total", "Group commits.", st.Commits)
+	s.counter("edge_agent_store_failures_total", "Group commits that had to be tried again.", st.Failures)
+	s.counter("edge_agent_store_rescues_total", "Times the file was written anew after a failed sync.", st.Rescues)
+	s.counter("edge_agent_store_written_bytes_total", "Bytes written to disk by the queue, by pages.", st.Written)
+	for _, c := range st.Cursors {
+		s.cursor(c)
+	}
+}
+
+func (s sampler) cursor(c store.CursorStats) {
+	s.gauge("edge_agent_cursor_records", "Records not yet delivered.", float64(c.Lag), "cursor", c.Name)
+	s.gauge("edge_agent_cursor_bytes", "Bytes of them.", float64(c.LagBytes), "cursor", c.Name)
+	s.gauge("edge_agent_cursor_oldest_seconds", "Age of the oldest record not yet delivered.", age(c.Oldest), "cursor", c.Name)
+	s.gauge("edge_agent_cursor_held", "1 for a cursor that no route of the configuration uses any more.", truth(c.Held), "cursor", c.Name)
+	for _, d := range c.Dropped {
+		s.counter("edge_agent_cursor_dropped_total", "Records let go by drop-oldest.", d.Records, "cursor", c.Name, "agent", d.Agent, "device", d.Device)
+	}
+}
+
+func (s sampler) link(l Link) {
+	s.gauge("edge_agent_link_up", "1 while the link is open.", truth(l.State == scheduler.Up), "link", l.Link)
+	s.counter("edge_agent_link_opens_total", "Times the link was opened.", l.Opens, "link", l.Link)
+	s.counter("edge_agent_link_rounds_total", "Polls done.", l.Rounds, "link", l.Link)
+	s.counter("edge_agent_link_skipped_total", "Polls left out.", l.Skipped, "link", l.Link)
+	s.counter("edge_agent_link_transactions_total", "Requests made.", l.Transactions, "link", l.Link)
+	s.counter("edge_agent_link_timeouts_total", "Requests not answered in time.", l.Timeouts, "link", l.Link)
+	s.counter("edge_agent_link_retries_total", "Requests made again.", l.Retries, "link", l.Link)
+	for event, n := range l.Events {
+		s.counter("edge_agent_link_events_total", "What the link's protocol has met, by kind.", n, "link", l.Link, "event", event)
+	}
+}
+
+func (s sampler) route(r Route) {
+	labels := []string{"route", r.Name, "upstream", r.Upstream}
+	s.counter("edge_agent_route_sent_total", "Records that the upstream confirmed.", r.Sent, labels...)
+	s.counter("edge_agent_route_retries_total", "Batches sent again.", r.Retries, labels...)
+	s.counter("edge_agent_route_quarantined_total", "Records set aside.", r.Quarantined, labels...)
+	s.gauge("edge_agent_route_sending_seconds", "How long the batch under way is tried; 0 when none is.", age(r.SendingSince), labels...)
+}
+
+func (s sampler) device(d Device) {
+	s.gauge("edge_agent_device_ok", "1 while the device is heard.", truth(d.State == "ok"), "device", d.ID)
+	s.counter("edge_agent_device_records_total", "Records of the device, ever.", d.LastSeq, "device", d.ID)
+	s.counter("edge_agent_device_timeouts_total", "Requests that the device did not answer.", d.Timeouts, "device", d.ID)
+	s.counter("edge_agent_device_lost_total", "Records lost because the queue had no room.", d.Lost, "device", d.ID)
+}
+
+// sampler makes samples on the fly.
+type sampler struct{ out chan<- prometheus.Metric }
+
+func (s sampler) gauge(name, help string, v float64, labels ...string) {
+	s.send(name, help, prometheus.GaugeValue, v, labels)
+}
+
+func (s sampler) counter(name, help string, v uint64, labels ...string) {
+	s.send(name, help, prometheus.CounterValue, float64(v), labels)
+}
+
+// send takes labels as name, value, name, value.
+func (s sampler) send(name, help string, kind prometheus.ValueType, v float64, labels []string) {
+	names, values := make([]string, 0, 2), make([]string, 0, 2)
+	for i := 0; i < len(labels); i += 2 {
+		names, values = append(names, labels[i]), append(values, labels[i+1])
+	}
+	metric, err := prometheus.NewConstMetric(prometheus.NewDesc(name, help, names, nil), kind, v, values...)
+	if err != nil {
+		metric = prometheus.NewInvalidMetric(prometheus.NewInvalidDesc(err), err)
+	}
+	s.out <- metric
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func age(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
+	}
+	return time.Since(t).Seconds()
+}

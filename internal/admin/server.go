@@ -1,0 +1,183 @@
+// Package admin answers operators and their tools over HTTP: health, metrics,
+// status. It shows what the agent hands it through a narrow interface and knows
+// nothing of how that comes about.
+//
+// Reading is open to whoever reaches the port, which is loopback unless the
+// configuration says otherwise. Changing anything takes the token in
+// data_dir/admin.token, and a Host and Origin that are this server's own, so
+// that a web page in an operator's browser can't do it.
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Agent is what the server shows and changes.
+type Agent interface {
+	// State is a snapshot, taken anew at each call.
+	State() State
+	// Devices lists all devices by id.
+	Devices() []Device
+	// SetLogLevel takes "debug", "info", "warn" or "error".
+	SetLogLevel(level string) error
+	// ForgetCursor gives up what a route that is gone has not delivered.
+	ForgetCursor(name string) error
+}
+
+// ErrNotFound is ForgetCursor's answer for a name that there is not.
+var ErrNotFound = errors.New("not found")
+
+// Server is the admin interface. New binds nothing; Listen does, then Run serves.
+type Server struct {
+	agent    Agent
+	token    string
+	log      *slog.Logger
+	listen   string
+	listener net.Listener
+	server   *http.Server
+}
+
+// New makes a server; token is what changing anything takes.
+func New(cfg Config, agent Agent, token string, log *slog.Logger) *Server {
+	s := &Server{agent: agent, token: token, log: log, listen: cfg.Listen}
+	s.server = &http.Server{
+		Handler:           s.handler(),
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      30 * time.Second,
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	return s
+}
+
+// Listen takes the port, so that a port in use is an error at start.
+func (s *Server) Listen(ctx context.Context) error {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", s.listen)
+	if err != nil {
+		return fmt.Errorf("admin: can't listen on %s: %w; is another edge-agent running, or another program on the port? [admin] listen chooses another", s.listen, err)
+	}
+	s.listener = listener
+	return nil
+}
+
+// Address is where the server listens, with the port that was really taken.
+func (s *Server) Address() string { return s.listener.Addr().String() }
+
+// Run serves until ctx ends, lets requests under way finish for a second, and
+// returns nil then. Listen comes before it.
+func (s *Server) Run(ctx context.Context) error {
+	defer context.AfterFunc(ctx, func() {
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		if s.server.Shutdown(grace) != nil {
+			_ = s.server.Close() // what is left has had its second
+		}
+	})()
+	if err := s.server.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("admin: serving on %s: %w", s.listen, err)
+	}
+	return nil
+}
+
+func (s *Server) handler() http.Handler {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &metrics{agent: s.agent})
+
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", s.health(func(st State) []string { return st.Stuck }))
+	mux.HandleFunc("GET /readyz", s.health(func(st State) []string { return append(st.Stuck, st.NotReady...) }))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
+	mux.HandleFunc("GET /api/v1/status", func(w http.ResponseWriter, _ *http.Request) { s.answer(w, s.agent.State()) })
+	mux.HandleFunc("GET /api/v1/devices", func(w http.ResponseWriter, _ *http.Request) { s.answer(w, s.agent.Devices()) })
+	mux.HandleFunc("PUT /api/v1/log/level", s.guarded(s.setLogLevel))
+	mux.HandleFunc("DELETE /api/v1/queue/cursors/{name...}", s.guarded(s.forgetCursor))
+	return mux
+}
+
+// health answers 200 and "ok", or 503 and a problem a line.
+func (s *Server) health(problems func(State) []string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		st := s.agent.State()
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.Header().Set("Cache-Control", "no-store")
+		text := "ok\n"
+		if bad := problems(st); len(bad) > 0 {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			text = strings.Join(bad, "\n") + "\n"
+		}
+		for _, d := range st.Degraded {
+			text += "degraded: " + d + "\n"
+		}
+		s.write(w, []byte(text))
+	}
+}
+
+func (s *Server) setLogLevel(w http.ResponseWriter, r *http.Request) {
+	var body struct {
+		Level string `json:"level"`
+	}
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<10)).Decode(&body); err != nil {
+		s.refuse(w, http.StatusBadRequest, `the body must be {"level":"debug"}, or info, warn, error`)
+		return
+	}
+	if err := s.agent.SetLogLevel(body.Level); err != nil {
+		s.refuse(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	s.log.Info("log level changed through the admin interface", "level", body.Level)
+	s.answer(w, body)
+}
+
+func (s *Server) forgetCursor(w http.ResponseWriter, r *http.Request) {
+	name := r.PathValue("name")
+	switch err := s.agent.ForgetCursor(name); {
+	case errors.Is(err, ErrNotFound):
+		s.refuse(w, http.StatusNotFound, "there is no cursor "+name)
+	case err != nil:
+		s.refuse(w, http.StatusConflict, err.Error())
+	default:
+		s.log.Warn("cursor forgotten through the admin interface", "cursor", name)
+		w.WriteHeader(http.StatusNoContent)
+	}
+}
+
+func (s *Server) answer(w http.ResponseWriter, v any) {
+	text, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		s.refuse(w, http.StatusInternalServerError, err.Error())
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	s.write(w, append(text, '\n'))
+}
+
+func (s *Server) refuse(w http.ResponseWriter, code int, why string) {
+	text, err := json.Marshal(map[string]string{"error": why})
+	if err != nil {
+		text = []byte(`{}`)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	s.write(w, append(text, '\n'))
+}
+
+func (s *Server) write(w http.ResponseWriter, text []byte) {
+	if _, err := w.Write(text); err != nil {
+		s.log.Debug("an admin client went away", "error", err)
+	}
+}

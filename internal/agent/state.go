@@ -1,0 +1,175 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/mcp-edge/edge-agent/internal/admin"
+	"github.com/mcp-edge/edge-agent/scheduler"
+	"github.com/mcp-edge/edge-agent/store"
+)
+
+var _ admin.Agent = (*Agent)(nil)
+
+// When a part that has work counts as stuck. Every wait inside is bounded by
+// less: a transaction by its time-out, a commit by the disk's patience, a batch
+// by its upstream's.
+const (
+	stuckTransaction = 6 * time.Minute // the longest time-out that a link may have is 5 min
+	stuckDelivery    = 2 * time.Minute
+)
+
+// State implements admin.Agent.
+func (a *Agent) State() admin.State {
+	if !a.running.Load() {
+		return admin.State{
+			Agent: a.cfg.Agent.ID, Version: a.opts.Version, Started: a.started,
+			Stuck: []string{}, NotReady: []string{"the agent is starting or stopping"}, Degraded: []string{},
+		}
+	}
+	now := time.Now()
+	st := admin.State{
+		Agent: a.cfg.Agent.ID, Epoch: a.store.Epoch().String(), Version: a.opts.Version, Started: a.started,
+		Stuck: []string{}, NotReady: []string{}, Degraded: []string{}, Store: a.store.Stats(),
+	}
+	if st.Store.State != store.StateOK {
+		st.NotReady = append(st.NotReady, fmt.Sprintf("the queue is %s: %s", st.Store.State, st.Store.Reason))
+	}
+	for _, s := range a.stages {
+		st.NotReady = append(st.NotReady, s.failures()...)
+	}
+	for _, l := range a.links {
+		a.stateOfLink(&st, l, now)
+	}
+	for _, l := range a.listeners {
+		s := l.server.Stats()
+		st.Listeners = append(st.Listeners, admin.Listener{
+			Name: l.name, Endpoint: l.socket.Endpoint(), Connections: s.Connections, Refused: s.Refused,
+			BadFrames: s.BadFrames, Records: s.Records, Holes: s.Holes,
+		})
+	}
+	for _, u := range a.upstreams {
+		s := u.Status()
+		st.Upstreams = append(st.Upstreams, admin.Upstream{Name: u.name, Kind: u.kind, Status: s})
+		if !s.Connected {
+			st.Degraded = append(st.Degraded, fmt.Sprintf("upstream %s is away: %s", u.name, s.Reason))
+		}
+	}
+	for _, r := range a.routes {
+		a.stateOfRoute(&st, r, now)
+	}
+	return st
+}
+
+func (a *Agent) stateOfLink(st *admin.State, l *link, now time.Time) {
+	s := l.lane.Status()
+	st.Links = append(st.Links, admin.Link{Status: s, Events: l.events()})
+	if !s.BusySince.IsZero() && now.Sub(s.BusySince) > stuckTransaction {
+		st.Stuck = append(st.Stuck, fmt.Sprintf("link %s: a transaction has been under way for %s", l.name, now.Sub(s.BusySince).Round(time.Second)))
+	}
+	if s.State == scheduler.Down {
+		st.Degraded = append(st.Degraded, fmt.Sprintf("link %s is down: %s", l.name, s.Reason))
+	}
+	for _, d := range s.Devices {
+		if d.Silent {
+			st.Degraded = append(st.Degraded, fmt.Sprintf("device %s is silent: %s", d.Device, d.Reason))
+		}
+	}
+}
+
+func (a *Agent) stateOfRoute(st *admin.State, r *route, now time.Time) {
+	s := r.pump.Status()
+	st.Routes = append(st.Routes, admin.Route{Name: r.name, Upstream: r.upstream.name, Status: s})
+	if !s.SendingSince.IsZero() && now.Sub(s.SendingSince) > stuckDelivery && r.upstream.Status().Connected {
+		st.Stuck = append(st.Stuck, fmt.Sprintf("route %s: nothing was confirmed for %s although upstream %s is there: %s",
+			r.name, now.Sub(s.SendingSince).Round(time.Second), r.upstream.name, cmp.Or(s.Reason, "no answer")))
+	}
+	if s.Quarantined > 0 {
+		st.Degraded = append(st.Degraded, fmt.Sprintf("route %s: %d records were set aside in quarantine.jsonl", r.name, s.Quarantined))
+	}
+}
+
+// Devices implements admin.Agent: those of the configuration, and those that
+// have published without standing in it.
+func (a *Agent) Devices() []admin.Device {
+	if !a.running.Load() {
+		return []admin.Device{}
+	}
+	stored := make(map[string]store.DeviceStats)
+	for _, d := range a.store.Devices() {
+		stored[d.Device] = d
+	}
+	polled := make(map[string]scheduler.DeviceStatus)
+	links := make(map[string]scheduler.Status)
+	for _, l := range a.links {
+		s := l.lane.Status()
+		links[l.name] = s
+		for _, d := range s.Devices {
+			polled[d.Device] = d
+		}
+	}
+	list := make([]admin.Device, 0, len(stored))
+	for i := range a.cfg.Devices {
+		c := &a.cfg.Devices[i]
+		d := admin.Device{ID: c.ID, Driver: c.Driver, Link: c.Link, Listen: c.Listen, LastSeq: stored[c.ID].Last, LastRecord: stored[c.ID].Newest}
+		if sink := a.sinks[c.ID]; sink != nil {
+			d.Lost = sink.Lost()
+		}
+		d.Timeouts = polled[c.ID].Timeouts
+		d.State, d.Reason = deviceState(links[c.Link], polled[c.ID], d.LastSeq)
+		list = append(list, d)
+		delete(stored, c.ID)
+	}
+	for _, s := range stored {
+		list = append(list, admin.Device{ID: s.Device, State: "ok", LastSeq: s.Last, LastRecord: s.Newest})
+	}
+	slices.SortFunc(list, func(x, y admin.Device) int { return cmp.Compare(x.ID, y.ID) })
+	return list
+}
+
+func deviceState(l scheduler.Status, d scheduler.DeviceStatus, stored uint64) (state, reason string) {
+	switch {
+	case l.State == scheduler.Down:
+		return "link-down", l.Reason
+	case d.Silent:
+		return "silent", d.Reason
+	case stored == 0 && d.LastGood.IsZero():
+		return "unheard", d.Reason
+	}
+	return "ok", d.Reason
+}
+
+// SetLogLevel implements admin.Agent.
+func (a *Agent) SetLogLevel(level string) error {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return fmt.Errorf("no log level %q; there are debug, info, warn and error", level)
+	}
+	if a.opts.Level == nil {
+		return errors.New("the log level is fixed in this process")
+	}
+	a.opts.Level.Set(l)
+	return nil
+}
+
+// forgetTime bounds ForgetCursor: the disk may be full.
+const forgetTime = 10 * time.Second
+
+// ForgetCursor implements admin.Agent.
+func (a *Agent) ForgetCursor(name string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), forgetTime)
+	defer cancel()
+	err := a.store.Forget(ctx, name)
+	if errors.Is(err, store.ErrNoCursor) {
+		return admin.ErrNotFound
+	}
+	if errors.Is(err, store.ErrCursorInUse) {
+		return fmt.Errorf("cursor %s is in use: take its route out of the configuration first", name)
+	}
+	return err
+}

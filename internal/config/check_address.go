@@ -1,0 +1,164 @@
+package config
+
+import (
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/mcp-edge/edge-agent/internal/upstream/mqtt"
+)
+
+// splitAddress reads HOST:PORT; example ends the problem.
+func splitAddress(address, example string) (host string, port int, problem string) {
+	host, portText, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", 0, "is not HOST:PORT; write " + quote(example)
+	}
+	port, err = strconv.Atoi(portText)
+	if err != nil || port < 0 || port > 65535 {
+		return "", 0, "has no port from 0 to 65535; write " + quote(example)
+	}
+	if strings.ContainsAny(host, "/ ") {
+		return "", 0, "is not HOST:PORT; write " + quote(example)
+	}
+	return host, port, ""
+}
+
+// dialAddress checks the address of a tcp link.
+func (c *checker) dialAddress(l *Link, at string) {
+	path := at + ".address"
+	if !c.ok(path) {
+		return
+	}
+	example := "10.0.0.5:502"
+	if host := strings.Trim(l.Address, "[]"); isHost(host) {
+		example = net.JoinHostPort(host, "502") // Modbus TCP's port
+	}
+	host, port, problem := splitAddress(l.Address, example)
+	switch {
+	case problem != "":
+		c.report(path, problem)
+	case host == "" || port == 0:
+		c.reportf(path, "does not say whom to call; write %q", example)
+	}
+}
+
+// isHost tells whether s could be a host on its own.
+func isHost(s string) bool {
+	if _, err := netip.ParseAddr(s); err == nil {
+		return true
+	}
+	return s != "" && !strings.ContainsAny(s, ":/ ")
+}
+
+func isLoopback(host string) bool {
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return ip.Unmap().IsLoopback()
+	}
+	return host == "localhost"
+}
+
+// bound is a port that something listens on.
+type bound struct {
+	host, path string
+}
+
+func (c *checker) checkListens() {
+	taken := make(map[int][]bound)
+	c.listenAddress("admin.listen", c.file.Admin.Listen, c.file.Admin.Insecure, taken)
+	for i := range c.file.Listens {
+		l := &c.file.Listens[i]
+		c.listenAddress(element("listen", i)+".address", l.Address, l.Insecure, taken)
+	}
+}
+
+func (c *checker) listenAddress(path, address string, insecure bool, taken map[int][]bound) {
+	if !c.ok(path) {
+		return
+	}
+	host, port, problem := splitAddress(address, "127.0.0.1:7700")
+	if problem != "" {
+		c.report(path, problem)
+		return
+	}
+	if !isLoopback(host) && !insecure && c.ok(parent(path)+".insecure") {
+		c.report(path, "is open to other machines, without TLS or authentication; write "+
+			quote(net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))+", or insecure = true beside it to accept that")
+		return
+	}
+	if port == 0 {
+		return // any free one
+	}
+	for _, other := range taken[port] {
+		if other.host == host || isWildcard(other.host) || isWildcard(host) {
+			c.reportf(path, "is taken by %s; choose another port", c.owner(other.path))
+			return
+		}
+	}
+	taken[port] = append(taken[port], bound{host, path})
+}
+
+// owner says who has an address.
+func (c *checker) owner(path string) string {
+	switch {
+	case strings.HasPrefix(path, "listen["):
+		return "the [[listen]] of " + c.line(parent(path))
+	case c.has(path):
+		return path + " (" + c.line(path) + ")"
+	}
+	return "the default of " + path
+}
+
+// isWildcard: the host that means every address of the machine.
+func isWildcard(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "" || err == nil && ip.IsUnspecified()
+}
+
+func (c *checker) checkUpstreams() {
+	files := make(map[string]string)
+	for i := range c.file.Upstreams {
+		u, at := &c.file.Upstreams[i], element("upstream", i)
+		switch u.Kind {
+		case "mqtt":
+			c.foreign(at, "file", "file")
+			c.endpoints(u, at)
+		case "file":
+			c.foreign(at, "mqtt", "mqtt")
+			c.foreign(at, "endpoints", "mqtt")
+			if !c.has(at+".file") && c.ok(at+".file") {
+				c.say(at+".file", `%s has no file; write file = { path = "/var/lib/edge-agent/readings.jsonl" }`, c.nameOf(at))
+			}
+			if earlier, taken := files[u.File.Path]; taken && u.File.Path != "" {
+				c.reportf(at+".file.path", "is written by the upstream of %s already; choose another", c.line(earlier))
+			}
+			files[u.File.Path] = at
+		}
+	}
+}
+
+// foreign refuses a key that belongs to another kind.
+func (c *checker) foreign(at, key, kind string) {
+	if c.has(join(at, key)) {
+		c.reportf(join(at, key), "is for kind = %q; remove it", kind)
+	}
+}
+
+func (c *checker) endpoints(u *Upstream, at string) {
+	if len(u.Endpoints) == 0 && c.ok(at+".endpoints") {
+		c.say(at+".endpoints", `%s has no endpoints; write endpoints = [{ address = "mqtt://broker.example:1883" }]`, c.nameOf(at))
+	}
+	for i := range u.Endpoints {
+		if i > 0 {
+			c.say(element(at+".endpoints", i), "a second endpoint is not there yet; write one")
+		}
+		address := element(at+".endpoints", i) + ".address"
+		if !c.ok(address) {
+			continue
+		}
+		if _, err := mqtt.ParseAddress(u.Endpoints[i].Address); err != nil {
+			c.say(address, "address: %v", err)
+		}
+	}
+}

@@ -1,0 +1,174 @@
+package config
+
+import (
+	"time"
+
+	"github.com/mcp-edge/edge-agent/internal/admin"
+	"github.com/mcp-edge/edge-agent/internal/driver/mcp"
+	"github.com/mcp-edge/edge-agent/internal/driver/modbus"
+	"github.com/mcp-edge/edge-agent/internal/driver/text"
+	"github.com/mcp-edge/edge-agent/internal/upstream/file"
+	"github.com/mcp-edge/edge-agent/internal/upstream/mqtt"
+	"github.com/mcp-edge/edge-agent/store"
+	"github.com/mcp-edge/edge-agent/transport/serial"
+)
+
+// File is a whole configuration, checked, with every default filled in.
+type File struct {
+	// Agent says who this agent is.
+	Agent Agent `toml:"agent" required:"true"`
+	// Admin is the HTTP interface for health, metrics and status.
+	Admin admin.Config `toml:"admin"`
+	// Log is what the agent writes to standard error.
+	Log Log `toml:"log"`
+	// Store is the queue on disk.
+	Store store.Config `toml:"store"`
+	// Links are the lines and connections that the agent reaches devices through.
+	Links []Link `toml:"link"`
+	// Devices are what is read, or what may send.
+	Devices []Device `toml:"device"`
+	// Listens are where devices and agents below connect to, and speak MCP.
+	Listens []Listen `toml:"listen"`
+	// Routes say which records go where.
+	Routes []Route `toml:"route"`
+	// Upstreams are the destinations.
+	Upstreams []Upstream `toml:"upstream"`
+
+	source  *source // for the place of a secret that can't be read
+	secrets []secret
+}
+
+// Agent is the [agent] table.
+type Agent struct {
+	// ID names this agent in every record; no two agents that report to the
+	// same place may share one.
+	ID string `toml:"id" required:"true" name:"true" example:"\"gw-01\""`
+	// DataDir is the folder of the queue and the admin token. It belongs to one
+	// running agent, and must be on a disk that keeps what it has synced.
+	DataDir string `toml:"data_dir" default:"/var/lib/edge-agent"`
+}
+
+// Log is the [log] table.
+type Log struct {
+	// Level is the least that is logged.
+	Level string `toml:"level" default:"info" oneof:"debug,info,warn,error"`
+	// Format is "text" for people or "json" for machines.
+	Format string `toml:"format" default:"text" oneof:"text,json"`
+}
+
+// Link is a [[link]]: one line or connection, which devices may share.
+type Link struct {
+	// Name of the link, which its devices refer to.
+	Name string `toml:"name" required:"true" name:"true" example:"\"rs485-1\""`
+	// Transport that carries it.
+	Transport string `toml:"transport" required:"true" oneof:"serial,tcp"`
+	// Address is the device file of a serial line, best the one under
+	// /dev/serial/by-id, which stays when ports are swapped; with tcp it is
+	// HOST:PORT.
+	Address string `toml:"address" required:"true" example:"\"/dev/ttyUSB0\""`
+	// Serial settings of a serial line.
+	Serial serial.Config `toml:"serial"`
+	// Timeout of a transaction, counted from when the request has left. Unless
+	// set, "5s" on links with MCP devices and "1s" on others.
+	Timeout time.Duration `toml:"timeout" min:"10ms" max:"5m"`
+	// RetryCount is how many more times a transaction that timed out is tried.
+	// A retry waits for its turn, it never holds the line.
+	RetryCount int `toml:"retry_count" default:"3" min:"0" max:"100"`
+	// Modbus settings that the devices of the link share.
+	Modbus modbus.LinkConfig `toml:"modbus"`
+
+	// Driver is what the link's devices speak.
+	Driver string
+}
+
+// Device is a [[device]]: something on a link, or a peer known to a listener.
+type Device struct {
+	// ID names the device in its records.
+	ID string `toml:"id" required:"true" name:"true" example:"\"boiler-1\""`
+	// Link is the [[link]] that the agent reaches the device through. A device
+	// has this or Listen.
+	Link string `toml:"link" example:"\"rs485-1\""`
+	// Listen is the [[listen]] that the device connects to by itself.
+	Listen string `toml:"listen"`
+	// Remote is the IP address that a device connects from which can't say
+	// HELLO: whatever comes from there without one is taken for this device.
+	Remote string `toml:"remote"`
+	// Driver is the protocol that the device speaks. Required with Link; with
+	// Listen it is "mcp".
+	Driver string `toml:"driver" oneof:"mcp,modbus,text"`
+	// Modbus settings of driver "modbus".
+	Modbus modbus.DeviceConfig `toml:"modbus"`
+	// Text settings of driver "text".
+	Text text.Config `toml:"text"`
+	// Polls are what is read again and again.
+	Polls []Poll `toml:"poll"`
+}
+
+// Poll is a [[device.poll]]: what is read in one go and becomes one record.
+type Poll struct {
+	// Name is the stream of the records.
+	Name string `toml:"name" required:"true" name:"true" example:"\"temps\""`
+	// Every is the period. A round that can't be done in time is skipped and
+	// counted, the next ones keep their phase.
+	Every time.Duration `toml:"every" required:"true" min:"10ms" max:"24h" example:"\"1s\""`
+	// Points that driver "modbus" reads.
+	Points []modbus.PointConfig `toml:"points" example:"[{ name = \"temp\", address = \"holding:0\", type = \"int16\" }]"`
+	mcp.PollConfig
+}
+
+// Listen is a [[listen]]: devices and agents below speak MCP here.
+type Listen struct {
+	// Name of the listener, which devices refer to.
+	Name string `toml:"name" required:"true" name:"true" example:"\"plant\""`
+	// Transport that carries it.
+	Transport string `toml:"transport" required:"true" oneof:"tcp"`
+	// Address to listen on, as HOST:PORT.
+	Address string `toml:"address" required:"true" example:"\"127.0.0.1:7700\""`
+	// Insecure allows Address beyond loopback although there is neither TLS nor
+	// authentication yet: whoever reaches the port can send records.
+	Insecure bool `toml:"insecure" default:"false"`
+	mcp.ListenConfig
+}
+
+// Route is a [[route]]: which records go where.
+type Route struct {
+	// Name of the route.
+	Name string `toml:"name" required:"true" name:"true" example:"\"all\""`
+	// Match says which records; all of them unless given.
+	Match Match `toml:"match"`
+	// To names the upstreams that each of these records goes to. No two routes
+	// may bring a device's records to one upstream.
+	To []string `toml:"to" required:"true" example:"[\"local\"]"`
+}
+
+// Match is the match table of a [[route]]. A record must fit both keys.
+type Match struct {
+	// Device is a pattern or a list of them: * is any text, ? any character,
+	// [ab] one of these. Any device unless given.
+	Device Patterns `toml:"device"`
+	// Stream is likewise for the stream.
+	Stream Patterns `toml:"stream"`
+}
+
+// Upstream is an [[upstream]]: a destination.
+type Upstream struct {
+	// Name of the upstream, which routes refer to.
+	Name string `toml:"name" required:"true" name:"true" example:"\"local\""`
+	// Kind of destination.
+	Kind string `toml:"kind" required:"true" oneof:"mqtt,file"`
+	// WhenFull is what happens to this upstream's records when the store is
+	// full; as the store has it, unless set.
+	WhenFull string `toml:"when_full" oneof:"block,drop-oldest"`
+	// Endpoints of kind "mqtt": the broker's address. There is one.
+	Endpoints []Endpoint `toml:"endpoints" example:"[{ address = \"mqtt://broker.example:1883\" }]"`
+	// MQTT settings of kind "mqtt".
+	MQTT mqtt.Config `toml:"mqtt"`
+	// File settings of kind "file".
+	File file.Config `toml:"file" example:"{ path = \"/var/lib/edge-agent/readings.jsonl\" }"`
+}
+
+// Endpoint is one address of an [[upstream]].
+type Endpoint struct {
+	// Address such as mqtt://broker.example:1883.
+	Address string `toml:"address" required:"true" example:"\"mqtt://broker.example:1883\""`
+}

@@ -1,0 +1,63 @@
+package config
+
+// notYet lists the keys and values that are planned, so that whoever copies one
+// from a design or a newer file learns that it is early, not wrong. A message
+// ends with what stands here.
+func notYet() map[string]string {
+	const (
+		trust   = "; keep to a network that you trust"
+		durable = ": MCP records are on disk before they are acknowledged, polls within store.commit_delay"
+		oneEnd  = ": an upstream has one endpoint; remove it"
+		kinds   = `; write "mqtt" or "file"`
+	)
+	return map[string]string{
+		"plugin":    "; remove it",
+		"discovery": ": name each address in the file",
+
+		"admin.tls":  trust,
+		"admin.auth": trust,
+
+		"store.durability":  durable,
+		"store.keep":        ": records are freed when every route has delivered them",
+		"store.max_age":     ": records wait for as long as max_size holds them",
+		"store.max_records": "; write max_size",
+
+		"link.transport=udp":  `; write "serial" or "tcp"`,
+		"link.transport=quic": `; write "serial" or "tcp"`,
+		"link.tls":            trust,
+		"link.auth":           trust,
+		"link.durability":     durable,
+		"link.usb":            `; write address = "/dev/serial/by-id/…", which follows the adapter`,
+		"link.rs485":          "; use an adapter that switches direction by itself",
+		"link.serial.rs485":   "; use an adapter that switches direction by itself",
+
+		"device.durability": durable,
+		"device.rate":       "; write max_connections and window in [[listen]]",
+
+		"listen.transport=udp":  `; write "tcp"`,
+		"listen.transport=quic": `; write "tcp"`,
+		"listen.tls":            trust,
+		"listen.auth":           trust,
+		"listen.durability":     durable,
+
+		"route.handlers": "; remove it",
+
+		"upstream.kind=mcp":           kinds,
+		"upstream.kind=nats":          kinds,
+		"upstream.kind=http":          kinds,
+		"upstream.kind=plugin":        kinds,
+		"upstream.mcp":                kinds,
+		"upstream.nats":               kinds,
+		"upstream.http":               kinds,
+		"upstream.plugin":             kinds,
+		"upstream.tls":                trust,
+		"upstream.mqtt.tls":           trust,
+		"upstream.mqtt.qos=0":         "; write qos = 1",
+		"upstream.mqtt.qos=2":         "; write qos = 1",
+		"upstream.balance":            oneEnd,
+		"upstream.failover_after":     oneEnd,
+		"upstream.discovery":          ": name each address in endpoints",
+		"upstream.endpoints.weight":   oneEnd,
+		"upstream.endpoints.priority": oneEnd,
+	}
+}

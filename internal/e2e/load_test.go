@@ -1,0 +1,211 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/mcp-edge/edge-agent/mcp"
+	"github.com/mcp-edge/edge-agent/record"
+	"github.com/mcp-edge/edge-agent/transport/tcp"
+)
+
+// The load of BenchmarkAgent: so many devices publish so many records each.
+const (
+	loadDevices = 64
+	loadRecords = 3_000_000 / loadDevices
+	loadPayload = 256
+)
+
+// loadAddress, when set in the environment, makes this test binary the load
+// generator: a process of its own, as devices are.
+const loadAddress = "EDGE_AGENT_LOAD_ADDRESS"
+
+// generateLoad publishes as fast as the window allows and returns when all is
+// acknowledged.
+func generateLoad(address string) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	var devices, sessions sync.WaitGroup
+	failed := make(chan error, loadDevices)
+	for i := range loadDevices {
+		name := "press-" + strconv.Itoa(i)
+		p, err := mcp.NewPublisher(mcp.PublisherConfig{Session: mcp.Config{Name: name}, Dialer: tcp.NewDialer(address)})
+		if err != nil {
+			return err
+		}
+		sessions.Go(func() { _ = p.Run(ctx) })
+		devices.Go(func() {
+			r := record.Record{Device: name, Stream: "raw", Payload: make([]byte, loadPayload), ContentType: "application/octet-stream"}
+			var raw []byte
+			for range loadRecords {
+				r.Time = time.Now()
+				raw = r.Append(raw[:0])
+				if err := p.PublishRaw(ctx, raw); err != nil {
+					failed <- err
+					return
+				}
+			}
+			failed <- p.Flush(ctx)
+		})
+	}
+	devices.Wait()
+	cancel()
+	sessions.Wait()
+	for range loadDevices {
+		if err := <-failed; err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// BenchmarkAgent measures the whole way: 64 MCP devices over TCP in another
+// process, each record on disk before its ACK, delivered to the file upstream
+// (JSON Lines, fdatasync). Run it with -benchtime 1x.
+func BenchmarkAgent(b *testing.B) {
+	dir := b.TempDir()
+	fast := filepath.Join(dir, "edge-agent")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", fast, "../../cmd/edge-agent")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		b.Fatalf("%v %s", err, out)
+	}
+	for b.Loop() {
+		b.StopTimer()
+		port := freePort(b)
+		config, admin := configure(b, fmt.Sprintf(`
+[agent]
+id = "gw-01"
+data_dir = "DATA"
+[admin]
+listen = "ADMIN"
+[log]
+level = "warn"
+[[listen]]
+name = "plant"
+transport = "tcp"
+address = "127.0.0.1:%d"
+[[route]]
+name = "all"
+to = ["local"]
+[[upstream]]
+name = "local"
+kind = "file"
+file = { path = %q }
+`, port, filepath.Join(b.TempDir(), "out.jsonl")))
+		a := runBinary(b, fast, config, admin)
+		load := exec.Command(os.Args[0])
+		load.Env = append(os.Environ(), loadAddress+"="+fmt.Sprintf("127.0.0.1:%d", port))
+		load.Stderr = os.Stderr
+		b.StartTimer()
+		start := time.Now()
+		if err := load.Run(); err != nil {
+			b.Fatal(err)
+		}
+		acked := time.Since(start)
+		eventually(b, 2*time.Minute, "everything to be delivered", func() bool { return a.sent() >= loadDevices*loadRecords })
+		took := time.Since(start)
+		b.StopTimer()
+		b.ReportMetric(loadDevices*loadRecords/took.Seconds(), "records/s")
+		b.ReportMetric(loadDevices*loadRecords/acked.Seconds(), "acked/s")
+		b.ReportMetric(a.cpu(b)/(loadDevices*loadRecords)*1e9, "agent-cpu-ns/record")
+		b.ReportMetric(load.ProcessState.UserTime().Seconds()/(loadDevices*loadRecords)*1e9, "load-user-ns/record")
+		b.ReportMetric(0, "ns/op")
+		if code := a.stop(); code != 0 {
+			b.Fatalf("the agent ended with %d", code)
+		}
+		b.StartTimer()
+	}
+}
+
+// sent is how many records the agent's upstreams have confirmed.
+func (a *agent) sent() (n uint64) {
+	_, body := a.get("/api/v1/status")
+	var status struct {
+		Routes []struct {
+			Sent uint64 `json:"sent"`
+		} `json:"routes"`
+	}
+	if json.Unmarshal(body, &status) == nil {
+		for _, r := range status.Routes {
+			n += r.Sent
+		}
+	}
+	return n
+}
+
+// cpu is the processor time that the agent has used, in seconds.
+func (a *agent) cpu(tb testing.TB) float64 {
+	tb.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", a.cmd.Process.Pid))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	// proc(5): utime and stime are fields 14 and 15, in ticks of 1/100 s; the
+	// name in field 2 may hold blanks, so count from behind it.
+	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+2:]))
+	user, err1 := strconv.ParseFloat(fields[11], 64)
+	system, err2 := strconv.ParseFloat(fields[12], 64)
+	if err1 != nil || err2 != nil {
+		tb.Fatal(err1, err2)
+	}
+	return (user + system) / 100
+}
+
+// TestAnIdleAgentIsSmall: ten devices, at most 30 MiB of anonymous memory.
+func TestAnIdleAgentIsSmall(t *testing.T) {
+	dir := t.TempDir()
+	small := filepath.Join(dir, "edge-agent") // the race detector's build is far larger
+	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", small, "../../cmd/edge-agent")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v %s", err, out)
+	}
+	var text strings.Builder
+	text.WriteString("[agent]\nid = \"gw-01\"\ndata_dir = \"DATA\"\n[admin]\nlisten = \"ADMIN\"\n")
+	slavePort := freePort(t)
+	launch(t, "/usr/bin/python3", "testdata/slave.py", "tcp", fmt.Sprint(slavePort)).says("ready")
+	for i := range 10 {
+		fmt.Fprintf(&text, `
+[[link]]
+name = "l%d"
+transport = "tcp"
+address = "127.0.0.1:%d"
+[[device]]
+id = "d%d"
+link = "l%d"
+driver = "modbus"
+modbus = { unit = 1 }
+  [[device.poll]]
+  name = "p"
+  every = "1s"
+  points = [{ name = "n", address = "holding:0", type = "uint32" }]
+`, i, slavePort, i, i)
+	}
+	fmt.Fprintf(&text, "[[route]]\nname = \"all\"\nto = [\"local\"]\n[[upstream]]\nname = \"local\"\nkind = \"file\"\nfile = { path = %q }\n", filepath.Join(dir, "out.jsonl"))
+	config, admin := configure(t, text.String())
+	a := runBinary(t, small, config, admin)
+	eventually(t, 30*time.Second, "readings of all ten devices", func() bool { return a.lastSeq("d9") >= 5 })
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", a.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(status)) {
+		if kib, ok := strings.CutPrefix(line, "RssAnon:"); ok {
+			n, err := strconv.Atoi(strings.TrimSuffix(strings.TrimSpace(kib), " kB"))
+			if err != nil || n > 30<<10 {
+				t.Errorf("anonymous memory: %s (%v)", strings.TrimSpace(kib), err)
+			}
+			t.Logf("anonymous memory: %s", strings.TrimSpace(kib))
+		}
+	}
+}

@@ -1,0 +1,150 @@
+// Package intake puts what drivers read into the queue.
+//
+// A polled reading may wait for others before it is written (commit_delay), and
+// a full queue holds the poll up: that is its flow control. A device that speaks
+// by itself over a line without flow control can't be held up: when the queue
+// is full its newest records are lost, counted, and announced by a gap record
+// as soon as there is room.
+package intake
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/mcp-edge/edge-agent/record"
+	"github.com/mcp-edge/edge-agent/store"
+)
+
+// Queue is what the intake needs of the store.
+type Queue interface {
+	Source(key store.SourceKey) (*store.Source, error)
+	Append(ctx context.Context, b store.Batch) (*store.Commit, error)
+}
+
+// Intake appends records; its sinks may be used concurrently.
+type Intake struct {
+	queue Queue
+	log   *slog.Logger
+
+	mu      sync.Mutex
+	sources map[store.SourceKey]*store.Source // bounded by what the configuration names
+	buffers sync.Pool                         // of *[]byte
+}
+
+// New makes an intake over a queue.
+func New(queue Queue, log *slog.Logger) *Intake {
+	return &Intake{
+		queue: queue, log: log,
+		sources: make(map[store.SourceKey]*store.Source),
+		buffers: sync.Pool{New: func() any { return new([]byte) }},
+	}
+}
+
+// Polled is the sink of a driver that asks.
+type Polled struct{ in *Intake }
+
+// Polled returns the sink for readings that the agent asked for.
+func (in *Intake) Polled() Polled { return Polled{in} }
+
+// Deliver returns once the record is accepted: it will be on disk after
+// commit_delay at most. It waits while the queue is full, until ctx ends; then
+// the record was not taken.
+func (p Polled) Deliver(ctx context.Context, r record.Record) error {
+	return p.in.append(ctx, &r)
+}
+
+func (in *Intake) append(ctx context.Context, records ...*record.Record) error {
+	buffer := in.buffers.Get().(*[]byte)
+	defer in.buffers.Put(buffer)
+	*buffer = (*buffer)[:0]
+	entries := make([]store.Entry, len(records))
+	ends := make([]int, len(records))
+	for i, r := range records {
+		source, err := in.source(store.SourceKey{Device: r.Device, Stream: r.Stream})
+		if err != nil {
+			return err
+		}
+		*buffer = r.Append(*buffer)
+		ends[i] = len(*buffer)
+		entries[i] = store.Entry{Source: source, Time: r.Time, Gap: r.Gap}
+	}
+	start := 0
+	for i, end := range ends {
+		if entries[i].Gap == nil {
+			entries[i].Body = (*buffer)[start:end]
+		}
+		start = end
+	}
+	if _, err := in.queue.Append(ctx, store.Batch{Entries: entries, Delay: true}); err != nil {
+		return fmt.Errorf("device %s: storing: %w", records[0].Device, err)
+	}
+	return nil
+}
+
+func (in *Intake) source(key store.SourceKey) (*store.Source, error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if s, ok := in.sources[key]; ok {
+		return s, nil
+	}
+	s, err := in.queue.Source(key)
+	if err != nil {
+		return nil, fmt.Errorf("device %s: %w", key.Device, err)
+	}
+	in.sources[key] = s
+	return s, nil
+}
+
+// patience is how long a device that can't be held up may be held up: less than
+// what the kernel buffers for a serial line at 115,200 baud (4 KiB).
+const patience = 200 * time.Millisecond
+
+// Pushed is the sink of one device that speaks by itself.
+type Pushed struct {
+	in     *Intake
+	device string
+
+	mu   sync.Mutex
+	gap  record.Gap // what was lost since the last gap record
+	lost uint64     // in all
+}
+
+// Pushed returns the sink for a device that speaks without being asked.
+func (in *Intake) Pushed(device string) *Pushed { return &Pushed{in: in, device: device} }
+
+// Deliver takes the record, or counts it as lost when the queue has no room for
+// longer than a moment. It fails only then, and when ctx has ended.
+func (p *Pushed) Deliver(ctx context.Context, r record.Record) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	short, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	records := []*record.Record{&r}
+	if p.gap.Count > 0 {
+		gap := p.gap
+		records = []*record.Record{{Device: p.device, Stream: record.GapStream, Time: gap.Last, Clock: r.Clock, Gap: &gap}, &r}
+	}
+	err := p.in.append(short, records...)
+	if err == nil {
+		p.gap = record.Gap{}
+		return nil
+	}
+	if p.gap.Count == 0 {
+		p.gap = record.Gap{Reason: record.GapOverload, First: r.Time}
+		p.in.log.Warn("the queue has no room: what this device says is lost until there is", "device", p.device, "error", err)
+	}
+	p.gap.Count++
+	p.gap.Last = r.Time
+	p.lost++
+	return err
+}
+
+// Lost is how many records were lost since the start.
+func (p *Pushed) Lost() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.lost
+}

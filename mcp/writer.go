@@ -1,0 +1,398 @@
+package mcp
+
+import (
+	"context"
+	"errors"
+	"net"
+	"time"
+
+	"github.com/mcp-edge/edge-agent/transport"
+)
+
+// writer is what the writing goroutine keeps to itself.
+type writer struct {
+	s         *Session
+	buf       []byte
+	positions []Position
+	lastSent  time.Time
+	asked     int // HEARTBEATs sent since the peer was last heard
+	lastHello time.Time
+	hellos    int // said again
+
+	// On a line that loses frames:
+	acked    uint64        // how much is acknowledged
+	waiting  bool          // for an acknowledgement
+	since    time.Time     // when that wait began, or the last progress in it
+	resendIn time.Duration // after since
+}
+
+// write says what is to be said until the session ends, and says goodbye.
+func (s *Session) write(ctx context.Context, readerDone <-chan struct{}) {
+	now := time.Now()
+	w := &writer{s: s, lastSent: now, lastHello: now}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for !s.ended() {
+		head, err := w.step()
+		if err != nil {
+			s.fail(err)
+			continue
+		}
+		if len(w.buf) > 0 {
+			if err := w.flush(); err != nil {
+				s.finishWith(ending{err: err})
+			}
+			continue
+		}
+		timer.Reset(w.tick())
+		select {
+		case <-s.wakeup:
+		case <-head:
+		case <-timer.C:
+		case <-ctx.Done():
+			gone := &Error{Code: CodeGoingAway}
+			s.finishWith(ending{tell: gone, closed: true, linger: true})
+		}
+	}
+	w.goodbye(readerDone)
+}
+
+// step collects into buf everything that is due. head is closed when the oldest
+// PUBLISH under way is safe.
+func (w *writer) step() (head <-chan struct{}, err error) {
+	s := w.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w.buf = append(w.buf[:0], s.control...)
+	s.control = s.control[:0]
+	if cap(s.control) > maxControl {
+		s.control = nil
+	}
+	if head, err = s.settle(); err != nil {
+		return nil, err
+	}
+	version := uint8(s.version.Load())
+	w.appendAcks(version)
+	if s.beatAck {
+		w.append(version, CommandHeartbeatAck)
+		s.beatAck = false
+	}
+	if s.beat {
+		w.append(version, CommandHeartbeat)
+		s.beat = false
+	}
+	if s.state == Open {
+		err = w.appendPublishes(version)
+	}
+	return head, err
+}
+
+func (w *writer) append(version uint8, c Command) {
+	w.buf, _ = AppendFrame(w.buf, version, c, nil) // can't fail: the version is one that was received
+}
+
+// settle moves safe numbers up past the commits that have ended. The caller
+// holds mu.
+func (s *Session) settle() (head <-chan struct{}, err error) {
+	n := 0
+	for ; n < len(s.pending); n++ {
+		p := &s.pending[n]
+		if p.commit != nil {
+			head = p.commit.Done()
+			select {
+			case <-head:
+			default:
+				s.drop(n)
+				return head, nil
+			}
+			if err := p.commit.Err(); err != nil {
+				s.drop(n)
+				return nil, err
+			}
+		}
+		p.channel.safe, p.channel.ackDue = p.last, true
+		s.held.records -= p.size.records
+		s.held.bytes -= p.size.bytes
+	}
+	s.drop(n)
+	return nil, nil
+}
+
+// drop forgets the first n pending.
+func (s *Session) drop(n int) {
+	left := copy(s.pending, s.pending[n:])
+	clear(s.pending[left:])
+	s.pending = s.pending[:left]
+}
+
+// appendAcks says in as few frames as possible how far each channel is. The
+// caller holds the session's mu.
+func (w *writer) appendAcks(version uint8) {
+	w.positions = w.positions[:0]
+	size, limit := 0, w.s.peerPayload(version)
+	for _, c := range w.s.inbound {
+		if !c.ackDue {
+			continue
+		}
+		p := Position{Channel: c.name, Number: c.safe, ResendFrom: c.resend}
+		c.ackDue, c.resend = false, 0
+		if size += p.size() + 3; size > limit {
+			w.appendAck(version)
+			size = p.size() + 3
+		}
+		w.positions = append(w.positions, p)
+	}
+	w.appendAck(version)
+}
+
+func (w *writer) appendAck(version uint8) {
+	if len(w.positions) == 0 {
+		return
+	}
+	start := len(w.buf)
+	w.buf = AppendAck(beginFrame(w.buf, version, CommandAck), w.positions)
+	w.buf, _ = endFrame(w.buf, start) // can't fail: appendAcks minds the size
+	w.positions = w.positions[:0]
+}
+
+// appendPublishes takes from the outboxes what the window permits. The caller
+// holds the session's mu.
+func (w *writer) appendPublishes(version uint8) error {
+	s := w.s
+	a := allowance{records: s.peer.WindowRecords, bytes: s.peer.WindowBytes, payload: s.peerPayload(version)}
+	for _, o := range s.cfg.Outboxes {
+		records, bytes := o.inFlight()
+		a.records -= records
+		a.bytes -= bytes
+	}
+	a.idle = a.records == s.peer.WindowRecords
+	limit := maxWrite
+	if s.info.CharTime > 0 {
+		limit = 1 // a frame at a time, so that nothing urgent waits behind many
+	}
+	for _, o := range s.cfg.Outboxes {
+		for len(w.buf) < limit {
+			var records, bytes int
+			var err error
+			w.buf, records, bytes, err = o.appendFrame(w.buf, version, a)
+			if err != nil {
+				return err
+			}
+			if records == 0 {
+				break
+			}
+			a.records -= records
+			a.bytes -= bytes
+			a.idle = false
+		}
+	}
+	return nil
+}
+
+// flush writes buf. It takes as long as the peer's store is full; watch ends it
+// if the peer falls silent, and finishWith if the session is to end.
+func (w *writer) flush() error {
+	if err := w.s.conn.Write(w.buf); err != nil {
+		return writeFailed(err)
+	}
+	w.lastSent = time.Now()
+	if cap(w.buf) > 2*maxWrite {
+		w.buf = nil // a large response must not stay with an idle session
+	}
+	return nil
+}
+
+// writeFailed keeps the class where there is one: after any other error of
+// Write the connection is as good as lost.
+func writeFailed(err error) error {
+	if errors.Is(err, transport.ErrLost) || errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return transport.Lost(err)
+}
+
+// tick does what time demands, and says when to look again.
+func (w *writer) tick() time.Duration {
+	s := w.s
+	now := time.Now()
+	s.mu.Lock()
+	state, interval := s.state, s.heartbeat
+	s.mu.Unlock()
+	if state == Connecting {
+		return w.tickConnecting(now)
+	}
+	silence := s.silence(now)
+	missed := int(silence / interval)
+	beat := now.Sub(w.lastSent) >= interval
+	switch {
+	case missed == 0:
+		w.asked = 0
+	case missed >= 3:
+		beat = false // watch is about to end it
+	case missed > w.asked:
+		w.asked = missed
+		beat = true
+	}
+	if beat {
+		s.mu.Lock()
+		s.beat = true
+		s.mu.Unlock()
+		return 0
+	}
+	next := min(w.lastSent.Add(interval).Sub(now), time.Duration(missed+1)*interval-silence)
+	return max(min(next, w.tickResend(now)), time.Millisecond)
+}
+
+// silence is how long the peer has said nothing though it was listened to.
+func (s *Session) silence(now time.Time) time.Duration {
+	if s.blocked.Load() {
+		return 0
+	}
+	return now.Sub(s.start) - time.Duration(s.heard.Load())
+}
+
+// watch ends a session whose peer has missed three heartbeats, also while the
+// writer waits for it. It is a timer's function, and sets the timer again.
+func (s *Session) watch() {
+	s.mu.Lock()
+	patience := 3 * s.heartbeat
+	open := s.state == Open
+	s.mu.Unlock()
+	silence := s.silence(time.Now())
+	if open && silence >= patience {
+		s.fail(refuse(CodeHeartbeatMissed, "nothing was heard for %s", silence.Round(time.Millisecond)))
+		return
+	}
+	if !open {
+		silence = 0
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.end == nil {
+		s.watchdog.Reset(patience - silence)
+	}
+}
+
+// tickConnecting repeats a HELLO that a line may have lost. Each third goes out
+// in version 1: a device that knows no other takes the rest for noise.
+func (w *writer) tickConnecting(now time.Time) time.Duration {
+	s := w.s
+	if s.info.Reliable || s.cfg.Role == Server {
+		return s.cfg.HelloTimeout
+	}
+	if now.Sub(w.lastHello) >= helloRepeat {
+		w.lastHello = now
+		w.hellos++
+		s.version.Store(uint32(s.cfg.Version))
+		if w.hellos%3 == 0 {
+			s.version.Store(Version1)
+		}
+		s.sayHello()
+	}
+	return helloRepeat
+}
+
+// tickResend sends again what was not acknowledged, on a line that loses
+// frames: no later frame may ever come to show that the last one was lost.
+func (w *writer) tickResend(now time.Time) time.Duration {
+	s := w.s
+	if s.info.Reliable {
+		return s.cfg.Heartbeat
+	}
+	var acked uint64
+	waiting, unopened := false, false
+	for _, o := range s.cfg.Outboxes {
+		sent, open := o.progress()
+		acked += o.Stats().Acknowledged
+		waiting = waiting || sent || !open
+		unopened = unopened || !open
+	}
+	if acked != w.acked || !waiting || !w.waiting {
+		w.since, w.resendIn = now, resendFirst
+	}
+	w.acked, w.waiting = acked, waiting
+	if !waiting {
+		return resendMax
+	}
+	if now.Sub(w.since) >= w.resendIn {
+		w.since, w.resendIn = now, min(2*w.resendIn, resendMax)
+		w.resend(unopened)
+	}
+	return w.since.Add(w.resendIn).Sub(now)
+}
+
+func (w *writer) resend(unopened bool) {
+	s := w.s
+	for _, o := range s.cfg.Outboxes {
+		o.rewind()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if unopened && s.welcome != nil {
+		_ = s.postLocked(CommandWelcome, s.welcome) // it fitted the first time
+	}
+	s.wake()
+}
+
+// goodbye acknowledges what still becomes safe, tells the peer why, and gives
+// it a moment to hang up.
+func (w *writer) goodbye(readerDone <-chan struct{}) {
+	s := w.s
+	s.mu.Lock()
+	e := *s.end
+	if s.state == Connecting {
+		close(s.opened)
+	}
+	s.state = Closing
+	s.mu.Unlock()
+	if e.tell == nil {
+		return
+	}
+	if e.closed {
+		w.drain()
+	}
+	version := uint8(s.version.Load())
+	s.mu.Lock()
+	w.buf = append(w.buf[:0], s.control...)
+	_, _ = s.settle() // a failed commit is not acknowledged, and that is all to be done now
+	w.appendAcks(version)
+	s.mu.Unlock()
+	start := len(w.buf)
+	command := CommandError
+	if e.closed {
+		command = CommandClose
+	}
+	w.buf = e.tell.appendReason(beginFrame(w.buf, version, command))
+	var err error
+	if w.buf, err = endFrame(w.buf, start); err != nil {
+		return
+	}
+	if s.conn.Write(w.buf) != nil || !e.linger {
+		return
+	}
+	timer := time.NewTimer(lingerTime)
+	defer timer.Stop()
+	select {
+	case <-readerDone:
+	case <-timer.C:
+	}
+}
+
+// drain waits for the commits under way.
+func (w *writer) drain() {
+	timer := time.NewTimer(drainTime)
+	defer timer.Stop()
+	for {
+		w.s.mu.Lock()
+		head, err := w.s.settle()
+		w.s.mu.Unlock()
+		if head == nil || err != nil {
+			return
+		}
+		select {
+		case <-head:
+		case <-timer.C:
+			return
+		}
+	}
+}

@@ -1,0 +1,217 @@
+package store
+
+import (
+	"slices"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// victim is a segment that is dropped, and who loses by it.
+type victim struct {
+	segment segment
+	losses  []*loss
+}
+
+// loss is what one cursor loses: one stretch of the log.
+type loss struct {
+	cursor *Cursor
+	takes  []bool    // of the cursor
+	before missing   // as it is now; empty: the stretch is new
+	after  missing   // as it will be
+	others []missing // of the cursor, as they are now
+	lost   load
+	counts map[uint32]uint64 // records by device
+}
+
+// scarce tells whether another group after one of this size may not fit.
+func (s *Store) scarce(size int64) bool { return s.live+size+max(s.maxGroup, s.wanted) > s.cfg.MaxSize }
+
+// canFree tells whether a commit could make room now.
+func (s *Store) canFree() bool {
+	if len(s.segments) > 0 && s.segments[0].last <= s.passed(s.end) {
+		return true
+	}
+	for _, seg := range s.segments {
+		if _, may := s.holders(seg); may != keep {
+			return may == drop
+		}
+	}
+	return false
+}
+
+// planDrop chooses segments to drop, the oldest first, until the next group has
+// room.
+func (s *Store) planDrop(p *plan, covered uint64) {
+	need := s.live + int64(len(p.group.segment)) + max(s.maxGroup, s.wanted) - s.cfg.MaxSize
+	for _, seg := range p.free {
+		need -= seg.bytes
+	}
+	for _, seg := range s.segments[len(p.free):] {
+		if need <= 0 || seg.last > covered {
+			return
+		}
+		holders, may := s.holders(seg)
+		switch may {
+		case stop:
+			return
+		case keep:
+			continue
+		case drop:
+		}
+		v := victim{segment: seg}
+		for _, c := range holders {
+			v.losses = append(v.losses, p.lossOf(c, seg))
+			if c.fence == 0 {
+				c.fence = seg.first - 1
+			}
+		}
+		p.victims = append(p.victims, v)
+		need -= seg.bytes
+	}
+}
+
+type verdict uint8
+
+const (
+	drop verdict = iota
+	keep         // a cursor has handed records of it out: later ones may go
+	stop         // a cursor that blocks has yet to read it, and all behind it
+)
+
+// holders are the cursors that have yet to deliver a segment.
+func (s *Store) holders(seg segment) (list []*Cursor, may verdict) {
+	for _, c := range s.cursors {
+		switch {
+		case c.acked >= seg.last || c.misses(seg.first):
+		case c.held || !c.drops:
+			return nil, stop
+		case seg.first <= c.read:
+			may = keep
+		default:
+			list = append(list, c)
+		}
+	}
+	return list, may
+}
+
+// lossOf is the loss of a cursor that a segment belongs to: one begun in this plan,
+// one of before that grows, or a new one.
+func (p *plan) lossOf(c *Cursor, seg segment) *loss {
+	for _, l := range p.losses {
+		if l.cursor == c && l.after.to == seg.first-1 {
+			l.after.to = seg.last
+			return l
+		}
+	}
+	l := &loss{cursor: c, takes: c.takes, after: missing{from: seg.first - 1, to: seg.last}, others: slices.Clone(c.missing)}
+	for _, m := range c.missing {
+		if !m.told && m.to == seg.first-1 {
+			l.before, l.after.from = m, m.from
+		}
+	}
+	p.losses = append(p.losses, l)
+	return l
+}
+
+// lose reads what the victims hold, for the gaps to tell it, and puts the gaps
+// into the file.
+func (p *plan) lose(tx *bolt.Tx) error {
+	for _, l := range p.losses {
+		l.after.records, l.after.gaps = l.before.records, slices.Clone(l.before.gaps)
+		l.lost, l.counts = load{}, make(map[uint32]uint64)
+	}
+	for i := range p.victims {
+		p.victims[i].tell(tx, p.byID)
+	}
+	for _, l := range p.losses {
+		list := l.others
+		for _, more := range p.losses {
+			if more.cursor == l.cursor {
+				list = more.merge(list)
+			}
+		}
+		p.gaps[l.cursor.name] = encodeMissing(list)
+	}
+	return nil
+}
+
+func (v *victim) tell(tx *bolt.Tx, byID []*Source) {
+	at := findSegment(tx, v.segment.first)
+	if !at.found() || at.first() != v.segment.first {
+		return
+	}
+	var e envelope
+	w := at.walk(uint32(len(byID)))
+	for before := len(w.rest); ; before = len(w.rest) {
+		what, _ := w.next(&e)
+		if what == stepEnd {
+			return
+		}
+		for _, l := range v.losses {
+			if int(e.source) < len(l.takes) && l.takes[e.source] {
+				l.take(&e, byID[e.source].device.id, uint64(before-len(w.rest)))
+			}
+		}
+	}
+}
+
+func (l *loss) take(e *envelope, device uint32, size uint64) {
+	l.after.lose(device, e)
+	l.lost.add(1, size)
+	if !e.gap {
+		l.counts[device]++
+	}
+}
+
+// merge puts the stretch into a cursor's list, in its place.
+func (l *loss) merge(list []missing) []missing {
+	for i := range list {
+		if list[i].from == l.after.from {
+			list = slices.Clone(list)
+			list[i] = l.after
+			return list
+		}
+		if list[i].from > l.after.from {
+			return slices.Insert(slices.Clone(list), i, l.after)
+		}
+	}
+	return append(slices.Clone(list), l.after)
+}
+
+// publishLosses tells the cursors what has been dropped.
+func (s *Store) publishLosses(p *plan) {
+	for _, l := range p.losses {
+		c := l.cursor
+		c.missing = l.merge(c.missing)
+		c.unread.sub(l.lost.records, l.lost.bytes)
+		total := uint64(0)
+		for device, n := range l.counts {
+			c.dropped[device] += n
+			total += n
+		}
+		if total == 0 {
+			continue
+		}
+		s.log.Warn("the queue is full: the oldest records are dropped, as when_full says",
+			"cursor", c.name, "records", total, "devices", len(l.counts), "file", s.path)
+	}
+}
+
+// unfence lets cursors read on after an attempt to commit.
+func (s *Store) unfence() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.active {
+		if c.fence != 0 {
+			c.fence = 0
+			c.wake()
+		}
+	}
+}
+
+// becomeFull notes that nothing can be freed for an Append that waits.
+func (s *Store) becomeFull() {
+	s.fullSince = time.Now()
+	s.log.Warn("the queue is full: records are accepted again when there is room", "file", s.path, "why", s.whyFull())
+}

@@ -1,0 +1,284 @@
+package store
+
+import (
+	"cmp"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"math"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+
+	"github.com/mcp-edge/edge-agent/record"
+)
+
+// FileName is the queue's file in its directory.
+const FileName = "queue.db"
+
+// freshSuffix is for a file that is being written and will be renamed. One that is
+// found at start holds nothing that the queue lacks.
+const freshSuffix = ".new"
+
+const (
+	// lockTimeout is how long Open waits for another process to let go of the file,
+	// as one does that is about to end.
+	lockTimeout = 2 * time.Second
+
+	minMaxSize = 256 << 10
+	// maxMaxSize32: a 32-bit process maps the file into 1 or 2 GiB of addresses.
+	maxMaxSize32 = 384 << 20
+)
+
+// Reasons why Open fails. The file is left as it is.
+var (
+	ErrLocked  = errors.New("another process has the queue open")
+	ErrDamaged = errors.New("the queue file is damaged")
+	ErrForeign = errors.New("the file is not a queue of this program")
+	ErrNewer   = errors.New("the queue file was written by a newer version of this program")
+)
+
+// Open opens the queue in dir, and makes both if they do not exist. It starts
+// nothing; Run commits what is appended. The caller closes the store.
+//
+// It fails with ErrLocked after two seconds if another process has the queue, and
+// with ErrDamaged, ErrForeign or ErrNewer for a file that it can't use; the error
+// says what to do, and nothing in the file is changed.
+func Open(dir string, cfg Config, log *slog.Logger) (_ *Store, err error) {
+	cfg.WhenFull = cmp.Or(cfg.WhenFull, Block)
+	if err := checkConfig(cfg); err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	s := &Store{
+		path: filepath.Join(dir, FileName), cfg: cfg, log: log,
+		disk:      disk{commit: (*bolt.Tx).Commit, sync: syncDir},
+		maxGroup:  min(max(cfg.MaxSize/8, 32<<10), 1<<20),
+		maxFlight: uint64(min(cfg.MaxSize/4, 64<<20)),
+		kick:      make(chan struct{}, 1), ran: make(chan struct{}), room: make(chan struct{}),
+		nothing: &Commit{done: make(chan struct{})},
+		ids:     newIdentities(), channels: newChannels(), cursors: make(map[string]*Cursor),
+		pending: newGroup(nil),
+	}
+	s.nothing.finish(nil)
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	if s.dir, err = lockDir(dir); err != nil {
+		return nil, fmt.Errorf("store: %s: %w", s.path, explain(err))
+	}
+	defer func() {
+		if err != nil {
+			s.dir.Close()
+		}
+	}()
+	if err := s.openFile(); err != nil {
+		return nil, fmt.Errorf("store: %s: %w", s.path, explain(err))
+	}
+	return s, nil
+}
+
+func checkConfig(cfg Config) error {
+	switch {
+	case cfg.MaxSize < minMaxSize:
+		return fmt.Errorf("max_size is %d bytes, it must be at least %d", cfg.MaxSize, minMaxSize)
+	case math.MaxInt == math.MaxInt32 && cfg.MaxSize > maxMaxSize32:
+		return fmt.Errorf("max_size is %d bytes, on a 32-bit machine it can be %d at most", cfg.MaxSize, maxMaxSize32)
+	case cfg.WhenFull != Block && cfg.WhenFull != DropOldest:
+		return fmt.Errorf("when_full is %q, it must be %s or %s", cfg.WhenFull, Block, DropOldest)
+	case cfg.CommitDelay < 0:
+		return errors.New("commit_delay is negative")
+	}
+	return nil
+}
+
+// explain adds what to do.
+func explain(err error) error {
+	var do string
+	switch {
+	case errors.Is(err, ErrLocked):
+		do = "stop it, or give this one a data_dir of its own"
+	case errors.Is(err, ErrDamaged), errors.Is(err, ErrForeign):
+		do = "nothing was changed: move the file to a safe place to start with an empty queue, and keep it, as records may be saved from it"
+	case errors.Is(err, ErrNewer):
+		do = "nothing was changed: install that version again, or move the file away to start with an empty queue"
+	default:
+		return err
+	}
+	return fmt.Errorf("%w; %s", err, do)
+}
+
+// lockDir keeps other processes out from before the file is looked at: one that is
+// being written to looks damaged.
+func lockDir(dir string) (*os.File, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	for end := time.Now().Add(lockTimeout); ; {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			// Some network file systems can't lock a directory. bbolt locks its
+			// file, too.
+			return f, nil
+		}
+		if time.Now().After(end) {
+			f.Close()
+			return nil, ErrLocked
+		}
+		<-time.After(50 * time.Millisecond)
+	}
+}
+
+func (s *Store) openFile() error {
+	if err := os.Remove(s.path + freshSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	switch _, err := os.Stat(s.path); {
+	case errors.Is(err, fs.ErrNotExist):
+		if err := s.create(); err != nil {
+			return err
+		}
+	case err != nil:
+		return err
+	default:
+		if err := s.examine(); err != nil {
+			return err
+		}
+		if s.db, err = openBolt(s.path, s.cfg.MaxSize); err != nil {
+			return err
+		}
+	}
+	if err := s.load(); err != nil {
+		_ = s.db.Close()
+		return err
+	}
+	return nil
+}
+
+// openBolt opens a file that is whole, or makes one.
+func openBolt(path string, maxSize int64) (*bolt.DB, error) {
+	db, err := bolt.Open(path, 0o640, &bolt.Options{
+		Timeout:         lockTimeout,
+		FreelistType:    bolt.FreelistMapType,
+		NoFreelistSync:  true, // it would be rewritten with each commit
+		InitialMmapSize: mapSize(maxSize),
+	})
+	if errors.Is(err, berrors.ErrTimeout) {
+		return nil, ErrLocked
+	}
+	return db, err
+}
+
+// mapSize is how much address space to take. A file that outgrows it is mapped
+// anew, for which bbolt's writer waits until no cursor is reading. Besides the
+// records there are free pages and bbolt's own.
+func mapSize(maxSize int64) int {
+	size := maxSize + maxSize/4 + 64<<20
+	if math.MaxInt == math.MaxInt32 {
+		return int(min(size, 1<<29))
+	}
+	return int(size)
+}
+
+// create makes the file under another name, so that a power cut leaves no half of
+// one.
+func (s *Store) create() error {
+	var random [8]byte
+	for s.epoch == 0 {
+		if _, err := rand.Read(random[:]); err != nil {
+			return err
+		}
+		s.epoch = record.Epoch(binary.LittleEndian.Uint64(random[:]))
+	}
+	db, err := openBolt(s.path+freshSuffix, s.cfg.MaxSize)
+	if err != nil {
+		return err
+	}
+	err = db.Update(func(tx *bolt.Tx) error {
+		for _, name := range []string{aboutBucket, channelBucket, sourceBucket, checkpointBucket, cursorBucket, gapBucket} {
+			if _, err := tx.CreateBucket([]byte(name)); err != nil {
+				return err
+			}
+		}
+		about := tx.Bucket([]byte(aboutBucket))
+		return errors.Join(
+			about.Put([]byte(formatKey), binary.LittleEndian.AppendUint32(nil, format)),
+			about.Put([]byte(epochKey), binary.LittleEndian.AppendUint64(nil, uint64(s.epoch))),
+			tx.Bucket([]byte(checkpointBucket)).Put([]byte(checkpointKey), s.encodeCheckpoint(0)),
+		)
+	})
+	if err == nil {
+		err = os.Rename(s.path+freshSuffix, s.path)
+	}
+	if err == nil {
+		err = s.disk.sync(filepath.Dir(s.path))
+	}
+	if err != nil {
+		_ = db.Close()
+		return err
+	}
+	s.db = db
+	s.log.Info("new queue", "file", s.path, "epoch", s.epoch)
+	return nil
+}
+
+// examine tells whether bbolt can open the file without harm.
+func (s *Store) examine() error {
+	f, err := os.Open(s.path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	switch err := checkFile(f); {
+	case errors.Is(err, errNotBolt):
+		return fmt.Errorf("%w: %w", ErrForeign, err)
+	case err != nil:
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	return nil
+}
+
+// load fills memory from the file.
+func (s *Store) load() (err error) {
+	defer recoverFault(debug.SetPanicOnFault(true), &err)
+	return s.db.View(func(tx *bolt.Tx) error {
+		for _, step := range []func(*bolt.Tx) error{s.loadAbout, s.loadNames, s.loadCheckpoint, s.loadSegments, s.loadCursors} {
+			if err := step(tx); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (s *Store) loadAbout(tx *bolt.Tx) error {
+	about := tx.Bucket([]byte(aboutBucket))
+	if about == nil {
+		return fmt.Errorf("%w: it belongs to another program that uses bbolt", ErrForeign)
+	}
+	version, epoch := about.Get([]byte(formatKey)), about.Get([]byte(epochKey))
+	if len(version) != 4 {
+		return fmt.Errorf("%w: it does not say which format it has", ErrForeign)
+	}
+	if v := binary.LittleEndian.Uint32(version); v > format {
+		return fmt.Errorf("%w: its format is %d, this one knows %d", ErrNewer, v, format)
+	}
+	for _, name := range []string{channelBucket, sourceBucket, checkpointBucket, cursorBucket, gapBucket} {
+		if tx.Bucket([]byte(name)) == nil {
+			return fmt.Errorf("%w: the bucket %s is missing", ErrDamaged, name)
+		}
+	}
+	if len(epoch) != 8 || binary.LittleEndian.Uint64(epoch) == 0 {
+		return fmt.Errorf("%w: its epoch is missing", ErrDamaged)
+	}
+	s.epoch = record.Epoch(binary.LittleEndian.Uint64(epoch))
+	return nil
+}

@@ -1,0 +1,165 @@
+package store
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"time"
+)
+
+// State of the store as a whole.
+type State string
+
+// States.
+const (
+	StateOK      State = "ok"
+	StateFull    State = "full"    // at max_size, or the disk is: Append waits
+	StateFailing State = "failing" // the disk refuses to write; it is tried again
+)
+
+// Stats is what an operator sees of the store. Counters start at 0 with Open.
+type Stats struct {
+	State  State     `json:"state"`
+	Reason string    `json:"reason,omitempty"` // why not ok
+	Since  time.Time `json:"since,omitzero"`   // since when not ok
+
+	Bytes     int64  `json:"bytes"`      // of records on disk, with their envelopes
+	MaxBytes  int64  `json:"max_bytes"`  // the limit of Bytes
+	FileBytes int64  `json:"file_bytes"` // size of the file; it does not shrink
+	Records   uint64 `json:"records"`    // in the file; some may be delivered already
+
+	Appended uint64 `json:"appended"` // records committed
+	Repeats  uint64 `json:"repeats"`  // entries that a channel already had
+	Unwanted uint64 `json:"unwanted"` // records that no cursor took
+	Damaged  uint64 `json:"damaged"`  // records that a cursor could not read
+
+	Commits    uint64        `json:"commits"`
+	Failures   uint64        `json:"failures"`    // commits that had to be tried again
+	Rescues    uint64        `json:"rescues"`     // times the file was written anew after a failed sync
+	CommitTime time.Duration `json:"commit_time"` // of all commits together
+	LastCommit time.Duration `json:"last_commit"` // how long the last one took
+	Written    uint64        `json:"written"`     // bytes, by bbolt's count of pages
+
+	Cursors []CursorStats `json:"cursors"` // by name
+}
+
+// CursorStats is what an operator sees of a cursor.
+type CursorStats struct {
+	Name     string        `json:"name"`
+	Held     bool          `json:"held,omitempty"` // in the file, but not opened: holds its records until Forget
+	WhenFull string        `json:"when_full"`
+	Acked    uint64        `json:"acked"`             // position
+	Lag      uint64        `json:"lag"`               // records to deliver; of a held cursor, all behind Acked
+	LagBytes uint64        `json:"lag_bytes"`         // of them, with envelopes
+	Oldest   time.Time     `json:"oldest,omitzero"`   // time of the oldest record to deliver, or of one shortly before
+	Dropped  []DroppedFrom `json:"dropped,omitempty"` // by device
+}
+
+// DroppedFrom counts the records of a device that were dropped.
+type DroppedFrom struct {
+	Agent   string `json:"agent,omitempty"`
+	Device  string `json:"device"`
+	Records uint64 `json:"records"`
+}
+
+// counters are guarded by Store.mu.
+type counters struct {
+	appended, repeats, unwanted, damaged uint64
+	commits, failures, rescues, written  uint64
+	commitTime, lastCommit               time.Duration
+}
+
+func (n *counters) committed(p *plan, took time.Duration) {
+	n.appended += uint64(p.group.header.count)
+	n.commits++
+	n.written += uint64(p.written)
+	n.commitTime += took
+	n.lastCommit = took
+}
+
+// Stats may be called at any time.
+func (s *Store) Stats() Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := Stats{
+		Bytes: s.live, MaxBytes: s.cfg.MaxSize,
+		Appended: s.stats.appended, Repeats: s.stats.repeats, Unwanted: s.stats.unwanted, Damaged: s.stats.damaged,
+		Commits: s.stats.commits, Failures: s.stats.failures, Rescues: s.stats.rescues,
+		CommitTime: s.stats.commitTime, LastCommit: s.stats.lastCommit, Written: s.stats.written,
+	}
+	st.State, st.Reason, st.Since = s.state()
+	if info, err := os.Stat(s.path); err == nil {
+		st.FileBytes = info.Size()
+	}
+	for _, seg := range s.segments {
+		st.Records += seg.last - seg.first + 1
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.cursors)) {
+		st.Cursors = append(st.Cursors, s.cursorStats(s.cursors[name]))
+	}
+	return st
+}
+
+func (s *Store) state() (State, string, time.Time) {
+	switch {
+	case s.trouble != nil && isDiskFull(s.trouble):
+		return StateFull, "the disk is full: " + s.trouble.Error(), s.troubleAt
+	case s.trouble != nil:
+		return StateFailing, s.trouble.Error(), s.troubleAt
+	case !s.fullSince.IsZero():
+		return StateFull, s.whyFull(), s.fullSince
+	}
+	return StateOK, "", time.Time{}
+}
+
+// whyFull names who holds the oldest records.
+func (s *Store) whyFull() string {
+	if s.trouble != nil {
+		return "the disk does not take records: " + s.trouble.Error()
+	}
+	var holders []string
+	for name, c := range s.cursors {
+		if len(s.segments) > 0 && c.acked < s.segments[0].last {
+			if c.held {
+				name += " (no longer configured: forget it to free its records)"
+			}
+			holders = append(holders, name)
+		}
+	}
+	slices.Sort(holders)
+	return fmt.Sprintf("max_size of %d bytes is used up by records not yet delivered by %s", s.cfg.MaxSize, strings.Join(holders, ", "))
+}
+
+func (s *Store) cursorStats(c *Cursor) CursorStats {
+	st := CursorStats{Name: c.name, Held: c.held, Acked: c.acked, WhenFull: Block}
+	if c.drops && !c.held {
+		st.WhenFull = DropOldest
+	}
+	lag := c.lag()
+	st.Lag, st.LagBytes = lag.records, lag.bytes
+	i, _ := slices.BinarySearchFunc(s.segments, c.acked+1, func(seg segment, pos uint64) int {
+		if seg.last < pos {
+			return -1
+		}
+		return 1
+	})
+	if c.held {
+		st.Lag, st.LagBytes = s.end-c.acked, 0
+		for _, seg := range s.segments[i:] {
+			st.LagBytes += uint64(seg.bytes)
+		}
+	}
+	if st.Lag > 0 && i < len(s.segments) {
+		st.Oldest = fromNanos(s.segments[i].oldest)
+	}
+	for _, id := range slices.Sorted(maps.Keys(c.dropped)) {
+		key := s.ids.byID[id].key
+		st.Dropped = append(st.Dropped, DroppedFrom{Agent: key.Agent, Device: key.Device, Records: c.dropped[id]})
+	}
+	return st
+}
+
+// Cursors lists those of the file, opened or held, by name.
+func (s *Store) Cursors() []CursorStats { return s.Stats().Cursors }

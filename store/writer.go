@@ -1,0 +1,255 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"runtime/debug"
+	"syscall"
+	"time"
+)
+
+const (
+	// maxYields bounds how long the writer waits for a group that still grows. A
+	// timer would cost each producer its whole period.
+	maxYields = 20
+
+	// minAckDelay bounds how often acknowledgements alone are written.
+	minAckDelay = 100 * time.Millisecond
+
+	// A commit that failed is tried again after these.
+	minRetry = 100 * time.Millisecond
+	maxRetry = 5 * time.Second
+)
+
+// Run commits what is appended, until ctx ends or the store is closed; then it
+// commits the rest and returns nil. It is called once.
+func (s *Store) Run(ctx context.Context) error {
+	s.mu.Lock()
+	if s.started || s.closing {
+		s.mu.Unlock()
+		return errors.New("store: Run was called twice, or after Close")
+	}
+	s.started = true
+	s.mu.Unlock()
+	defer close(s.ran)
+	for s.await(ctx) {
+		s.gather()
+		s.write(ctx, s.take())
+	}
+	s.mu.Lock()
+	s.stopped = true
+	s.announceRoom()
+	s.mu.Unlock()
+	return s.finish()
+}
+
+// await returns true when there is something to write, and false to stop.
+func (s *Store) await(ctx context.Context) bool {
+	for {
+		wait, stop := s.due()
+		switch {
+		case stop || ctx.Err() != nil:
+			return false
+		case wait <= 0:
+			return true
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-s.kick:
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+	}
+}
+
+// due tells how long nothing needs to be written.
+func (s *Store) due() (wait time.Duration, stop bool) {
+	const long = time.Hour
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	g := s.pending
+	wait = long
+	switch {
+	case s.closing:
+		return 0, true
+	case g.urgent, s.wanted > 0 && s.canFree():
+		return 0, false
+	case int64(len(g.segment)) > s.maxGroup/2:
+		return 0, false
+	}
+	if s.wanted > 0 && s.fullSince.IsZero() {
+		s.becomeFull()
+	}
+	if g.header.count > 0 {
+		wait = time.Until(g.since.Add(s.cfg.CommitDelay))
+	}
+	if !s.ackedSince.IsZero() {
+		wait = min(wait, time.Until(s.ackedSince.Add(max(s.cfg.CommitDelay, minAckDelay))))
+	}
+	return wait, false
+}
+
+// gather lets producers that are about to append do so, for as long as that makes
+// the group grow.
+func (s *Store) gather() {
+	for last, i := uint32(0), 0; i < maxYields; i++ {
+		runtime.Gosched()
+		s.mu.Lock()
+		count, full := s.pending.header.count, int64(len(s.pending.segment)) > s.maxGroup/2
+		s.mu.Unlock()
+		if count == last || full {
+			return
+		}
+		last = count
+	}
+}
+
+// take ends the pending group and starts the next one.
+func (s *Store) take() *group {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	g := s.pending
+	s.pending = newGroup(s.spare)
+	s.spare = nil
+	g.header.first = s.end + 1
+	g.seal()
+	if s.closing || s.stopped || s.scarce(int64(len(g.segment))) || s.checkpointDue(int64(len(g.segment))) {
+		g.checkpoint = s.encodeCheckpoint(g.end())
+	}
+	s.writing = int64(len(g.segment))
+	s.announceRoom()
+	return g
+}
+
+// seal completes the segment.
+func (g *group) seal() {
+	if g.header.count == 0 {
+		g.segment = g.segment[:0]
+		return
+	}
+	records := len(g.segment)
+	g.segment = appendMarks(g.segment, g.marks)
+	g.header.records = uint32(records - headerSize)
+	g.header.marks = uint32(len(g.segment) - records)
+	g.header.marksum = checksum(g.segment[records:])
+	g.header.put(g.segment)
+}
+
+// end is the position of the group's last record, or of the one before the group
+// if it has none.
+func (g *group) end() uint64 { return g.header.first + uint64(g.header.count) - 1 }
+
+// write commits the group, however often it must try, until ctx ends.
+func (s *Store) write(ctx context.Context, g *group) {
+	for wait := minRetry; ; wait = min(2*wait, maxRetry) {
+		err := s.commit(g)
+		if err == nil {
+			s.recovered()
+			return
+		}
+		s.failed(err)
+		if !s.pause(ctx, wait) {
+			s.giveUp(g)
+			return
+		}
+	}
+}
+
+// pause returns false when the store is to stop.
+func (s *Store) pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	for {
+		select {
+		case <-timer.C:
+			return true
+		case <-ctx.Done():
+			return false
+		case <-s.kick:
+			s.mu.Lock()
+			closing := s.closing
+			s.mu.Unlock()
+			if closing {
+				return false
+			}
+		}
+	}
+}
+
+// finish commits what is left, with one attempt, and gives up what can't be.
+func (s *Store) finish() error {
+	s.mu.Lock()
+	s.stopped = true
+	s.announceRoom()
+	idle := s.pending.header.count == 0 && !s.pending.urgent && s.ackedSince.IsZero() && s.covered == s.end
+	lost := s.lost
+	s.mu.Unlock()
+	switch {
+	case lost:
+		s.giveUp(s.take())
+		return nil
+	case idle:
+		return nil
+	}
+	g := s.take()
+	if err := s.commit(g); err != nil {
+		s.giveUp(g)
+		return fmt.Errorf("store: the last commit to %s failed: %w", s.path, err)
+	}
+	return nil
+}
+
+// giveUp ends a group without its being on disk. Nothing may be committed after
+// it: that would bear numbers that follow on those of the group.
+func (s *Store) giveUp(g *group) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lost = true
+	s.writing = 0
+	g.commit.finish(fmt.Errorf("store: %w", ErrClosed))
+}
+
+// commit writes the group, and everything else that has changed, in one
+// transaction.
+func (s *Store) commit(g *group) (err error) {
+	defer recoverFault(debug.SetPanicOnFault(true), &err)
+	began := time.Now()
+	p := s.plan(g)
+	defer s.unfence()
+	if err := s.transact(p); err != nil {
+		return err
+	}
+	s.publish(p, time.Since(began))
+	return nil
+}
+
+// failed notes why the commit has to be tried again.
+func (s *Store) failed(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.trouble == nil {
+		s.troubleAt = time.Now()
+	}
+	if s.trouble == nil || s.trouble.Error() != err.Error() {
+		s.log.Error("writing the queue failed: nothing is acknowledged until it works; it is tried again", "file", s.path, "error", err)
+	}
+	s.trouble = err
+	s.stats.failures++
+}
+
+func (s *Store) recovered() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.trouble != nil {
+		s.log.Info("the queue can be written again, nothing was lost", "file", s.path, "after", time.Since(s.troubleAt).Round(time.Millisecond))
+		s.trouble = nil
+		s.announceRoom()
+	}
+}
+
+func isDiskFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
