@@ -81,10 +81,10 @@ func (s *Session) readFailed(ctx context.Context, err error) error {
 		}
 		return s.helloLate(ctx)
 	case errors.Is(err, transport.ErrFrame), errors.Is(err, transport.ErrTooLarge):
-		s.cfg.Counters.BadFrames.Add(1)
 		if s.ended() {
 			return nil
 		}
+		s.cfg.Counters.BadFrames.Add(1)
 		if !s.info.Reliable {
 			return nil // the framer resynchronises
 		}

@@ -141,20 +141,18 @@ func (s *Store) openFile() error {
 	if err := os.Remove(s.path + freshSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	switch _, err := os.Stat(s.path); {
-	case errors.Is(err, fs.ErrNotExist):
-		if err := s.create(); err != nil {
-			return err
-		}
-	case err != nil:
+	_, err := os.Stat(s.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = s.create()
+	}
+	if err != nil {
 		return err
-	default:
-		if err := s.examine(); err != nil {
-			return err
-		}
-		if s.db, err = openBolt(s.path, s.cfg.MaxSize); err != nil {
-			return err
-		}
+	}
+	if err := s.examine(); err != nil {
+		return err
+	}
+	if s.db, err = openBolt(s.path, s.cfg.MaxSize); err != nil {
+		return err
 	}
 	if err := s.load(); err != nil {
 		_ = s.db.Close()
@@ -215,19 +213,14 @@ func (s *Store) create() error {
 			tx.Bucket([]byte(checkpointBucket)).Put([]byte(checkpointKey), s.encodeCheckpoint(0)),
 		)
 	})
-	if err == nil {
-		err = os.Rename(s.path+freshSuffix, s.path)
-	}
-	if err == nil {
-		err = s.disk.sync(filepath.Dir(s.path))
-	}
-	if err != nil {
-		_ = db.Close()
+	if err = errors.Join(err, db.Close()); err != nil {
 		return err
 	}
-	s.db = db
+	if err := os.Rename(s.path+freshSuffix, s.path); err != nil {
+		return err
+	}
 	s.log.Info("new queue", "file", s.path, "epoch", s.epoch)
-	return nil
+	return s.disk.sync(filepath.Dir(s.path))
 }
 
 // examine tells whether bbolt can open the file without harm.
@@ -243,6 +236,7 @@ func (s *Store) examine() error {
 	case err != nil:
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
+	dropCache(f)
 	return nil
 }
 

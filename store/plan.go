@@ -240,7 +240,6 @@ func (s *Store) publish(p *plan, took time.Duration) {
 	s.writing, s.wanted = 0, 0
 	s.spare = reusable(g.segment, s.maxGroup)
 	s.announceRoom()
-	g.commit.finish(nil)
 }
 
 func reusable(b []byte, limit int64) []byte {

@@ -3,9 +3,21 @@ package store_test
 import (
 	"fmt"
 	"testing"
+	"os"
+	"strings"
+	"strconv"
+	"path/filepath"
 
 	"github.com/mcp-edge/edge-agent/store"
 )
+
+func sectors() float64 {
+	l := os.Getenv("LOOP")
+	t, _ := os.ReadFile("/sys/block/" + filepath.Base(l) + "/stat")
+	f := strings.Fields(string(t))
+	v, _ := strconv.ParseFloat(f[6], 64)
+	return v * 512
+}
 
 func BenchmarkProbe(b *testing.B) {
 	for b.Loop() {
@@ -17,13 +29,14 @@ func BenchmarkProbe(b *testing.B) {
 				empty(b, s, c)
 			}
 			p := producers(b, s, 1)
-			for range 10 {
-				w, st := diskWrites(b), s.Stats()
-				for range 20 {
+			for range 6 {
+				w, st, x := diskWrites(b), s.Stats(), sectors()
+				for range 40 {
 					p(0)
 				}
 				st2 := s.Stats()
-				fmt.Printf("grown=%d commits=%d counted/commit=%d disk/commit=%.0f bytes=%d\n", g, st2.Commits-st.Commits, (st2.Written-st.Written)/(st2.Commits-st.Commits), (diskWrites(b)-w)/float64(st2.Commits-st.Commits), st2.Bytes)
+				n := float64(st2.Commits-st.Commits)
+				fmt.Printf("grown=%d commits=%v counted/commit=%d proc/commit=%.0f device/commit=%.0f bytes=%d\n", g, n, (st2.Written-st.Written)/(st2.Commits-st.Commits), (diskWrites(b)-w)/n, (sectors()-x)/n, st2.Bytes)
 			}
 		}
 	}

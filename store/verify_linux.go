@@ -55,3 +55,11 @@ func verifyOnDisk(path string) error {
 		}
 	}
 }
+
+// dropCache forgets what is cached of a file that is not in use. Linux caches a
+// file in pieces as large as it was written or read, and counts (in /proc/pid/io)
+// a whole piece as written when one page of it is. What comes back into the cache
+// a page at a time is counted as it is.
+func dropCache(f *os.File) {
+	_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
+}

@@ -223,6 +223,7 @@ func (s *Store) commit(g *group) (err error) {
 		return err
 	}
 	s.publish(p, time.Since(began))
+	g.commit.finish(nil) // not under the lock, for which all that wake up ask next
 	return nil
 }
 

@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -135,7 +134,8 @@ func produce(ctx context.Context, p *mcp.Publisher, name string) {
 	for n := int64(1); ; n++ {
 		r := record.Record{
 			Device: name, Stream: "state", Time: time.Now(),
-			Points: []record.Point{{Name: "n", Value: record.Int(n)}, {Name: "text", Value: record.String(strings.Repeat("x", rand.IntN(100)))}},
+			Points:  []record.Point{{Name: "n", Value: record.Int(n)}},
+			Payload: make([]byte, rand.IntN(300)), ContentType: "application/octet-stream",
 		}
 		if p.Publish(ctx, r) != nil {
 			return

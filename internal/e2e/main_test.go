@@ -82,12 +82,22 @@ func launch(t testing.TB, name string, args ...string) *process {
 		close(p.done)
 	}()
 	t.Cleanup(func() {
+		ended := p.ended()
 		p.kill()
-		if t.Failed() {
+		if t.Failed() && !ended {
 			t.Logf("%s printed:\n%s", filepath.Base(name), tail(p.output(), 4000))
 		}
 	})
 	return p
+}
+
+func (p *process) ended() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
 }
 
 func (p *process) kill() {
@@ -113,10 +123,8 @@ func (p *process) stop() int {
 func (p *process) says(text string) {
 	p.t.Helper()
 	eventually(p.t, 20*time.Second, p.cmd.Path+" to say "+text, func() bool {
-		select {
-		case <-p.done:
+		if p.ended() {
 			p.t.Fatalf("%s ended:\n%s", p.cmd.Path, p.output())
-		default:
 		}
 		return strings.Contains(p.output(), text)
 	})
@@ -187,10 +195,8 @@ func runBinary(t testing.TB, binary, config, admin string) *agent {
 	t.Helper()
 	a := &agent{process: launch(t, binary, "run", "-c", config), admin: "http://" + admin, config: config}
 	eventually(t, 30*time.Second, "the agent to be ready", func() bool {
-		select {
-		case <-a.done:
+		if a.ended() {
 			t.Fatalf("the agent ended:\n%s", a.output())
-		default:
 		}
 		code, _ := a.get("/readyz")
 		return code == http.StatusOK

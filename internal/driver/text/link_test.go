@@ -98,7 +98,7 @@ func TestEachLineBecomesARecord(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := open(t, base(weight))
 		b.say(t, "W 1\r\n\r\nW 2")
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		b.say(t, ".5\nw")
 		b.want(t,
 			`scale-1 weight 00:00:00 "good","values":{"w":1}}`,
@@ -138,10 +138,10 @@ func TestASilenceEndsALineWhereThatIsConfigured(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := open(t, base(func(c *Config) { weight(c); c.Delimiter, c.Idle = "", 50*time.Millisecond }))
 		b.say(t, "W 1")
-		time.Sleep(40 * time.Millisecond)
+		<-time.After(40 * time.Millisecond)
 		b.say(t, "2")
 		b.want(t)
-		time.Sleep(60 * time.Millisecond)
+		<-time.After(60 * time.Millisecond)
 		synctest.Wait()
 		b.want(t, `scale-1 weight 00:00:00 "good","values":{"w":12}}`)
 	})
