@@ -46,12 +46,11 @@ func (s *Session) handshake(ctx context.Context, f Frame) error {
 		return e
 	case f.Command == CommandClose:
 		return parseReason(f.Payload)
-	case s.cfg.Role == Client:
+	case s.cfg.Role == Client && !s.info.Reliable:
 		s.stranger = s.stranger || f.Command == CommandPublish
-		if s.info.Reliable {
-			return refuse(CodeUnexpected, "%s instead of WELCOME", f.Command)
-		}
-		return nil
+		return nil // WELCOME may still come; until then nothing is acknowledged
+	case s.cfg.Role == Client && s.cfg.Anonymous == "":
+		return refuse(CodeUnexpected, "%s instead of WELCOME", f.Command)
 	case s.cfg.Anonymous != "":
 		if err := s.acceptAnonymous(ctx); err != nil {
 			return err

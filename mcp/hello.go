@@ -164,12 +164,12 @@ func (w *Welcome) Unmarshal(b []byte) error {
 			w.Positions, err = addPosition(w.Positions, f.bytes)
 			return err
 		}
-		return w.Hello.set(f)
+		return w.set(f)
 	})
 	if err != nil {
 		return err
 	}
-	return w.Hello.check()
+	return w.check()
 }
 
 // AppendAck appends the payload of an ACK to b.

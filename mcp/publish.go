@@ -26,8 +26,7 @@ type Publish struct {
 	payload []byte
 	count   int
 	bytes   int
-	after   uint64 // records up to this number are repeats
-	repeats int
+	repeats int // that many of the first records are left out
 }
 
 // Unmarshal sets p from a payload, which must stay as it is for as long as p is
@@ -42,7 +41,7 @@ func (p *Publish) Unmarshal(b []byte) error {
 		switch {
 		case f.isBytes(publishRecords):
 			p.count++
-			p.bytes += len(b) - len(rest)
+			p.bytes += 1 + protowire.SizeBytes(len(f.bytes))
 		case f.isBytes(publishChannel):
 			p.Channel = f.bytes
 		case f.isVarint(publishPrevious):
@@ -83,7 +82,6 @@ func (p *Publish) check() error {
 		}
 		last = n
 	}
-	p.after = p.Previous
 	return nil
 }
 
@@ -98,18 +96,20 @@ func (p *Publish) Last() uint64 {
 // Len is how many records Records yields.
 func (p *Publish) Len() int { return p.count - p.repeats }
 
-// Bytes is the size of all records as the payload carries them: each with its
-// tag and length. The window in bytes counts it.
+// Bytes is the size of what Records yields, each with its tag and length. The
+// window in bytes counts it.
 func (p *Publish) Bytes() int { return p.bytes }
 
 // skip leaves out the records up to number, which the receiver has.
 func (p *Publish) skip(number uint64) {
-	p.after = max(p.after, number)
-	p.repeats = 0
-	for i := range p.count {
-		if p.number(i) > p.after {
+	if number <= p.Previous {
+		return
+	}
+	for i, raw := range p.Records() {
+		if i > number {
 			break
 		}
+		p.bytes -= 1 + protowire.SizeBytes(len(raw))
 		p.repeats++
 	}
 }
@@ -125,7 +125,7 @@ func (p *Publish) number(i int) uint64 {
 // (record.Record.Unmarshal reads it). The bytes alias the payload.
 func (p *Publish) Records() iter.Seq2[uint64, []byte] {
 	return func(yield func(uint64, []byte) bool) {
-		b := p.payload
+		b, repeats := p.payload, p.repeats
 		for i := 0; i < p.count; {
 			f, rest, err := nextField(b)
 			if err != nil {
@@ -135,7 +135,7 @@ func (p *Publish) Records() iter.Seq2[uint64, []byte] {
 			if !f.isBytes(publishRecords) {
 				continue
 			}
-			if i >= p.repeats && !yield(p.number(i), f.bytes) {
+			if i >= repeats && !yield(p.number(i), f.bytes) {
 				return
 			}
 			i++

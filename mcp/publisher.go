@@ -88,12 +88,8 @@ func NewEpoch() record.Epoch {
 // Run connects, and connects again, until ctx is cancelled. It returns nil.
 func (p *Publisher) Run(ctx context.Context) error {
 	wait := p.cfg.RetryMin
-	for ctx.Err() == nil {
+	for {
 		opened, err := p.connect(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
-		p.cfg.Log.Info("the session has ended", "to", p.cfg.Dialer.Endpoint(), "reason", err)
 		if opened && !IsCode(err, CodeReplaced) { // two devices of one name must not chase each other
 			wait = p.cfg.RetryMin
 		}
@@ -102,12 +98,13 @@ func (p *Publisher) Run(ctx context.Context) error {
 			p.renumber()
 		}
 		select {
-		case <-time.After(mathrand.N(wait)):
 		case <-ctx.Done():
+			return nil
+		case <-time.After(mathrand.N(wait)):
 		}
+		p.cfg.Log.Info("connecting again", "to", p.cfg.Dialer.Endpoint(), "reason", err)
 		wait = min(2*wait, p.cfg.RetryMax)
 	}
-	return nil
 }
 
 // connect holds one session from dialing to its end.

@@ -227,7 +227,8 @@ type ending struct {
 
 // Bounds of a session, whoever the peer is.
 const (
-	maxControl  = 64 << 10        // bytes that wait to be written, beyond one largest payload
+	maxControl  = 4 << 20         // bytes that may wait to be written when one more frame is added
+	keepBuffer  = 64 << 10        // larger buffers are not kept while nothing is written
 	maxRunning  = 8               // requests of the peer that run at the same time
 	maxWrite    = 128 << 10       // bytes of PUBLISH in one Write
 	lingerTime  = time.Second     // for the peer to hang up
@@ -283,7 +284,7 @@ func (s *Session) Run(ctx context.Context) error {
 	}()
 	s.write(ctx, readerDone)
 
-	s.conn.Close()
+	_ = s.conn.Close()
 	stop()
 	<-readerDone
 	s.running.Wait()
@@ -362,7 +363,7 @@ func (s *Session) finishWith(e ending) {
 	stop := s.stop
 	s.mu.Unlock()
 	if first && s.conn.SetWriteDeadline(time.Now().Add(s.farewell())) != nil {
-		s.conn.Close()
+		_ = s.conn.Close()
 	}
 	if stop != nil {
 		stop() // a handler that waits gives up
@@ -401,7 +402,7 @@ func (s *Session) postLocked(c Command, payload []byte) error {
 	if len(payload) > s.peerPayload(version) {
 		return refuse(CodeTooLarge, "%s of %d bytes, the peer takes %d", c, len(payload), s.peerPayload(version))
 	}
-	if len(s.control) > 0 && len(s.control)+len(payload) > maxControl+MaxPayloadV2 {
+	if len(s.control) > maxControl {
 		return refuse(CodeBusy, "the peer does not read what it asks for")
 	}
 	control, err := AppendFrame(s.control, version, c, payload)

@@ -11,7 +11,6 @@ import (
 
 	"github.com/mcp-edge/edge-agent/mcp"
 	"github.com/mcp-edge/edge-agent/record"
-	"github.com/mcp-edge/edge-agent/transport"
 )
 
 // receiver is a Handler that keeps what it takes, as a store would: across
@@ -260,78 +259,6 @@ func TestAFullStoreStopsTheReaderAndNotTheHeartbeats(t *testing.T) {
 	})
 }
 
-func TestAnIdleSessionStaysOpenByHeartbeats(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := connect(false, mcp.Config{}, mcp.Config{}, newReceiver(), newReceiver())
-		defer p.stop()
-		<-p.client.Opened()
-		select {
-		case <-time.After(24 * time.Hour):
-		case <-p.client.Done():
-			_, err := p.client.State()
-			t.Errorf("closed: %v", err)
-		}
-	})
-}
-
-func TestThreeMissedHeartbeatsCloseTheSession(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		a, b := link(false)
-		s := mcp.NewSession(a, mcp.Config{Role: mcp.Server, Name: "gw-01", Epoch: 1}, newReceiver())
-		done := make(chan error, 1)
-		go func() { done <- s.Run(t.Context()) }()
-		hello := mcp.Hello{Sender: "press-7", Epoch: 1}
-		if err := b.Write(mustFrame(t, 2, mcp.CommandHello, hello.Append(nil))); err != nil {
-			t.Fatal(err)
-		}
-		start := time.Now()
-		asked := 0
-		for {
-			msg, err := b.Read()
-			if err != nil {
-				break
-			}
-			if f, _ := mcp.ParseFrame(msg); f.Command == mcp.CommandHeartbeat {
-				asked++
-			}
-		}
-		if err := <-done; !mcp.IsCode(err, mcp.CodeHeartbeatMissed) || time.Since(start).Round(time.Second) != 91*time.Second {
-			t.Errorf("after %v: %v", time.Since(start), err)
-		}
-		if asked != 2 {
-			t.Errorf("asked %d times", asked)
-		}
-	})
-}
-
-func TestAnyFrameCountsAsLife(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		a, b := link(false)
-		s := mcp.NewSession(a, mcp.Config{Role: mcp.Server, Name: "gw-01", Epoch: 1}, newReceiver())
-		go s.Run(t.Context())
-		go func() {
-			for {
-				if _, err := b.Read(); err != nil {
-					return
-				}
-			}
-		}()
-		hello := mcp.Hello{Sender: "press-7", Epoch: 1}
-		b.Write(mustFrame(t, 2, mcp.CommandHello, hello.Append(nil)))
-		for range 10 {
-			<-time.After(80 * time.Second)
-			if err := b.Write(mustFrame(t, 2, mcp.CommandAck, nil)); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if state, err := s.State(); state != mcp.Open {
-			t.Errorf("%v, %v", state, err)
-		}
-		b.Close()
-		<-s.Done()
-	})
-}
-
 func TestSendingStopsAtTheWindow(t *testing.T) {
 	for name, server := range map[string]mcp.Config{
 		"records": {WindowRecords: 10},
@@ -387,79 +314,6 @@ func publishing(previous uint64, payloads ...int) []byte {
 		p.records = append(p.records, rawRecord(i))
 	}
 	return p.Append(nil)
-}
-
-// raw is a peer made by hand, in conversation with a server.
-type raw struct {
-	t       *testing.T
-	conn    *conn
-	session *mcp.Session
-	version uint8
-}
-
-func newRaw(t *testing.T, cfg mcp.Config, h mcp.Handler) *raw {
-	t.Helper()
-	r := newSilent(t, false, cfg, h)
-	hello := mcp.Hello{Sender: "press-7", Epoch: 1, Channels: []string{"main"}}
-	r.say(mcp.CommandHello, hello.Append(nil))
-	r.expect(mcp.CommandWelcome)
-	return r
-}
-
-func newSilent(t *testing.T, serial bool, cfg mcp.Config, h mcp.Handler) *raw {
-	a, b := link(serial)
-	cfg.Role, cfg.Name, cfg.Epoch = mcp.Server, "gw-01", 9
-	r := &raw{t: t, conn: b, session: mcp.NewSession(a, cfg, h), version: 2}
-	go r.session.Run(context.Background())
-	t.Cleanup(func() {
-		b.Close()
-		<-r.session.Done()
-	})
-	return r
-}
-
-func (r *raw) say(c mcp.Command, payload []byte) {
-	r.t.Helper()
-	if err := r.conn.Write(mustFrame(r.t, r.version, c, payload)); err != nil {
-		r.t.Fatal(err)
-	}
-}
-
-func (r *raw) expect(c mcp.Command) mcp.Frame {
-	r.t.Helper()
-	msg, err := r.conn.Read()
-	if err != nil {
-		r.t.Fatalf("instead of %v: %v", c, err)
-	}
-	f, err := mcp.ParseFrame(msg)
-	if err != nil || f.Command != c {
-		r.t.Fatalf("got %v, %v instead of %v", f, err, c)
-	}
-	return f
-}
-
-func (r *raw) expectAck(want mcp.Position) {
-	r.t.Helper()
-	got, err := mcp.ParseAck(nil, r.expect(mcp.CommandAck).Payload)
-	if err != nil || len(got) != 1 || got[0] != want {
-		r.t.Fatalf("got %+v, %v instead of %+v", got, err, want)
-	}
-}
-
-// expectEnd wants an ERROR with this code and then a closed connection.
-func (r *raw) expectEnd(code mcp.Code) {
-	r.t.Helper()
-	f := r.expect(mcp.CommandError)
-	if f.Version != r.version {
-		r.t.Errorf("answered in version %d", f.Version)
-	}
-	if len(f.Payload) < 2 || mcp.Code(f.Payload[1]) != code {
-		r.t.Errorf("payload % X, want %v", f.Payload, code)
-	}
-	if _, err := r.conn.Read(); !errors.Is(err, transport.ErrLost) {
-		r.t.Errorf("then: %v", err)
-	}
-	<-r.session.Done()
 }
 
 func TestRepeatsAreAcknowledgedAndDropped(t *testing.T) {
@@ -593,6 +447,41 @@ func TestAPeerWithoutHelloIsAcknowledgedWhereTheLineIsTrusted(t *testing.T) {
 	})
 }
 
+func TestADialedDeviceMayDoWithoutWelcomeWhereTheLineIsTrusted(t *testing.T) {
+	for _, serial := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			a, b := link(serial)
+			h := newReceiver()
+			s := mcp.NewSession(a, mcp.Config{Role: mcp.Client, Name: "gw-01", Epoch: 1, Anonymous: "press-7"}, h)
+			go s.Run(t.Context())
+			go func() { // it knows neither HELLO nor heartbeats, and repeats itself until it is heard
+				for {
+					select {
+					case <-s.Done():
+						return
+					case <-time.After(time.Second):
+						_ = b.Write(mustFrame(t, 1, mcp.CommandPublish, publishing(0, 1)))
+					}
+				}
+			}()
+			for {
+				msg, err := b.Read()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if f, _ := mcp.ParseFrame(msg); f.Command == mcp.CommandAck {
+					break
+				}
+			}
+			if got := h.payloads(); len(got) != 1 || !s.Peer().Anonymous {
+				t.Errorf("got %v from %+v", got, s.Peer())
+			}
+			b.Close()
+			<-s.Done()
+		})
+	}
+}
+
 func TestStoppingAcknowledgesWhatIsUnderWayAndSaysGoodbye(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		up := outbox(t, mcp.OutboxConfig{})
@@ -632,106 +521,6 @@ func TestADeviceThatRestartsOnALineThatStaysUpIsWelcomedAgain(t *testing.T) {
 			r.expect(mcp.CommandWelcome)
 			r.say(mcp.CommandPublish, publishing(0, 1))
 			r.expectAck(mcp.Position{Channel: "main", Number: 1})
-		}
-	})
-}
-
-func TestRequestsAreAnswered(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := connect(false, mcp.Config{}, mcp.Config{}, newReceiver(), newReceiver())
-		defer p.stop()
-		<-p.client.Opened()
-		<-p.server.Opened()
-		for _, s := range []*mcp.Session{p.client, p.server} {
-			a, err := s.Call(t.Context(), mcp.Request{Method: "echo", Payload: []byte("hello"), ContentType: "text/plain"})
-			if err != nil || string(a.Payload) != "hello" || a.ContentType != "text/plain" {
-				t.Errorf("got %+v, %v", a, err)
-			}
-			if _, err := s.Call(t.Context(), mcp.Request{Method: "nonsense"}); !mcp.IsCode(err, mcp.CodeUnknownMethod) {
-				t.Errorf("an unknown method: %v", err)
-			}
-		}
-	})
-}
-
-func TestAnUnansweredCallGivesUp(t *testing.T) {
-	for retries, answers := range map[int]*mcp.Answers{0: nil, 3: mcp.NewAnswers()} {
-		synctest.Test(t, func(t *testing.T) {
-			p := connect(false, mcp.Config{}, mcp.Config{Answers: answers}, newReceiver(), newReceiver())
-			defer p.stop()
-			<-p.client.Opened()
-			start := time.Now()
-			_, err := p.client.Call(t.Context(), mcp.Request{Method: "wait"})
-			want := time.Duration(1+retries) * mcp.RequestTimeout
-			if !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != want {
-				t.Errorf("%d retries: %v after %v", retries, err, time.Since(start))
-			}
-		})
-	}
-}
-
-// counting counts how often a method runs.
-type counting struct {
-	mcp.NoHandler
-	mu sync.Mutex
-	n  int
-}
-
-func (c *counting) Request(context.Context, mcp.Request) mcp.Response {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.n++
-	return mcp.Response{Payload: fmt.Appendf(nil, "%d", c.n)}
-}
-
-func TestARepeatedRequestIsDoneOnceFor30Seconds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		h := new(counting)
-		answers := mcp.NewAnswers()
-		ask := func() string {
-			p := connect(false, mcp.Config{}, mcp.Config{Answers: answers}, newReceiver(), h)
-			defer p.stop() // each time a connection of its own
-			<-p.client.Opened()
-			a, err := p.client.Request(t.Context(), mcp.Request{ID: 77, Method: "reset"})
-			if err != nil {
-				t.Fatal(err)
-			}
-			return string(a.Payload)
-		}
-		if a, b := ask(), ask(); a != "1" || b != "1" {
-			t.Errorf("answers %s and %s", a, b)
-		}
-		<-time.After(31 * time.Second)
-		if a := ask(); a != "2" {
-			t.Errorf("after 31 s: %s", a)
-		}
-	})
-}
-
-func TestAFullTableOfAnswersIsBusy(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := connect(false, mcp.Config{}, mcp.Config{Answers: mcp.NewAnswers()}, newReceiver(), new(counting))
-		defer p.stop()
-		<-p.client.Opened()
-		for range 1024 {
-			if _, err := p.client.Request(t.Context(), mcp.Request{Method: "x"}); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if _, err := p.client.Request(t.Context(), mcp.Request{Method: "x"}); !mcp.IsCode(err, mcp.CodeBusy) {
-			t.Errorf("got %v", err)
-		}
-	})
-}
-
-func TestAnAnswerTooLargeForTheAskerIsSaidSo(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newRaw(t, mcp.Config{}, newReceiver()) // says nothing of its limit: 4096
-		q := mcp.Request{ID: 1, Method: "echo", Payload: make([]byte, 5000)}
-		r.say(mcp.CommandRequest, q.Append(nil))
-		var a mcp.Response
-		if err := a.Unmarshal(r.expect(mcp.CommandResponse).Payload); err != nil || a.Code != mcp.CodeTooLarge {
-			t.Errorf("got %+v, %v", a, err)
 		}
 	})
 }

@@ -65,7 +65,7 @@ func (w *writer) step() (head <-chan struct{}, err error) {
 	defer s.mu.Unlock()
 	w.buf = append(w.buf[:0], s.control...)
 	s.control = s.control[:0]
-	if cap(s.control) > maxControl {
+	if cap(s.control) > keepBuffer {
 		s.control = nil
 	}
 	if head, err = s.settle(); err != nil {

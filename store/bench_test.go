@@ -227,25 +227,6 @@ func producers(b testing.TB, s *store.Store, n int) appender {
 	}
 }
 
-// diskWrites is what this process has had written to disk, in bytes.
-func diskWrites(b testing.TB) float64 {
-	text, err := os.ReadFile("/proc/self/io")
-	if err != nil {
-		b.Fatal(err)
-	}
-	for line := range strings.Lines(string(text)) {
-		if n, ok := strings.CutPrefix(line, "write_bytes: "); ok {
-			v, err := strconv.ParseFloat(strings.TrimSpace(n), 64)
-			if err != nil {
-				b.Fatal(err)
-			}
-			return v
-		}
-	}
-	b.Fatal("/proc/self/io has no write_bytes")
-	return 0
-}
-
 func median(v []float64) float64 {
 	v = slices.Sorted(slices.Values(v))
 	return v[len(v)/2]
@@ -296,11 +277,12 @@ func benchmark(b *testing.B, read bool) {
 				if read {
 					reader.Go(func() { drain(ctx, cursor) })
 				}
-				wrote, appended := diskWrites(b), s.Stats().Appended
+				start := s.Stats()
 				b.StartTimer()
 				rate := load(b, n, benchTime, appendOne)
 				b.StopTimer()
-				written = append(written, (diskWrites(b)-wrote)/float64((s.Stats().Appended-appended)*bodySize))
+				end := s.Stats()
+				written = append(written, float64(end.Written-start.Written)/float64((end.Appended-start.Appended)*bodySize))
 				cancel()
 				reader.Wait()
 				rates = append(rates, rate)

@@ -6,7 +6,7 @@ import "time"
 type Config struct {
 	// MaxSize is the most bytes of records that the queue holds on disk. At the
 	// limit WhenFull decides. The file itself may be some MiB larger.
-	MaxSize int64 `toml:"max_size" unit:"bytes" default:"1GiB" default32:"256MiB"`
+	MaxSize int64 `toml:"max_size" unit:"bytes" default:"1GiB" default32:"256MiB" min:"1MiB"`
 
 	// WhenFull is what happens at MaxSize: "block" stops acknowledging and
 	// pauses polls until there is room; "drop-oldest" lets go of the oldest

@@ -162,6 +162,7 @@ func (s *Store) openCursor(cfg CursorConfig) (*Cursor, error) {
 	s.cursors[cfg.Name] = c
 	s.active = append(s.active, c)
 	c.skipUnwanted(s.end)
+	s.noteAck() // so that the file learns of it
 	return c, nil
 }
 
@@ -393,14 +394,19 @@ func (c *Cursor) Ack(position uint64) {
 	c.flight.land(min(position, c.read))
 	c.acked = min(position, c.read)
 	c.settle()
-	if s.ackedSince.IsZero() {
-		s.ackedSince = time.Now()
-		s.wake()
-	}
+	s.noteAck()
 	if s.wanted > 0 {
 		s.wake()
 	}
 	c.wake()
+}
+
+// noteAck makes the writer put the cursors' places into the file before long.
+func (s *Store) noteAck() {
+	if s.ackedSince.IsZero() {
+		s.ackedSince = time.Now()
+		s.wake()
+	}
 }
 
 // Rewind goes back to the last acknowledged position: the next Read begins with

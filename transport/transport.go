@@ -99,9 +99,10 @@ type Framer interface {
 	// means never. It may change from call to call.
 	Idle() time.Duration
 
-	// Max is the largest message in bytes, and so the bound on what a Conn
-	// buffers for this Framer; when Split asks for more bytes although the
-	// buffer holds Max, Read fails with ErrTooLarge and drops the buffer.
+	// Max is the largest message in bytes, together with what frames it on the
+	// wire, and so bounds what a Conn buffers for this Framer. When Split asks
+	// for more bytes although the buffer holds Max, Read fails with ErrTooLarge
+	// and drops the buffer; so it does with a single message larger than Max.
 	Max() int
 }
 

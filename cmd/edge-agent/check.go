@@ -6,7 +6,7 @@ import (
 )
 
 type checkCommand struct {
-	File string `arg:"" type:"path" help:"The TOML file."`
+	File string `arg:"" help:"The TOML file."`
 }
 
 func (c checkCommand) Run(out io.Writer) error {

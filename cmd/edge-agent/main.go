@@ -15,7 +15,7 @@ import (
 )
 
 // version is set by the linker (scripts/build); otherwise the build says it.
-var version string //nolint:gochecknoglobals // -ldflags -X needs a variable
+var version string
 
 // Exit codes, which scripts and service managers hold on to.
 const (

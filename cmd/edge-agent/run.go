@@ -12,7 +12,7 @@ import (
 )
 
 type runCommand struct {
-	Config string `short:"c" required:"" type:"path" placeholder:"FILE" help:"The TOML file."`
+	Config string `short:"c" required:"" placeholder:"FILE" help:"The TOML file."`
 }
 
 func (c runCommand) Run(ctx context.Context, errs errorWriter) error {

@@ -142,7 +142,7 @@ func (a *Agent) closeListeners() {
 
 // start starts the stages, from the disk outward, and returns what stops them.
 func (a *Agent) start() (stop func()) {
-	var sources, outward []part
+	var sources, outward []part // what brings records in, what takes them out
 	for _, l := range a.links {
 		sources = append(sources, part{"link " + l.name, l.lane.Run})
 	}

@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"fmt"
-	"path"
 
 	"github.com/mcp-edge/edge-agent/internal/config"
 	"github.com/mcp-edge/edge-agent/internal/driver/mcp"
@@ -14,6 +13,7 @@ import (
 	"github.com/mcp-edge/edge-agent/internal/upstream"
 	"github.com/mcp-edge/edge-agent/internal/upstream/file"
 	"github.com/mcp-edge/edge-agent/internal/upstream/mqtt"
+	"github.com/mcp-edge/edge-agent/record"
 	"github.com/mcp-edge/edge-agent/scheduler"
 	"github.com/mcp-edge/edge-agent/store"
 	"github.com/mcp-edge/edge-agent/transport"
@@ -237,19 +237,7 @@ func (a *Agent) upstreamConfig(name string) *config.Upstream {
 // takes tells whether a route wants the records of a source. What is announced
 // as missing goes wherever the device's records go.
 func takes(m config.Match, key store.SourceKey) bool {
-	return fits(m.Device, key.Device) && (key.Stream == "_gap" || fits(m.Stream, key.Stream))
-}
-
-func fits(patterns []string, name string) bool {
-	if len(patterns) == 0 {
-		return true
-	}
-	for _, p := range patterns {
-		if ok, err := path.Match(p, name); ok && err == nil { // config has checked the pattern
-			return true
-		}
-	}
-	return false
+	return m.Device.Match(key.Device) && (key.Stream == record.GapStream || m.Stream.Match(key.Stream))
 }
 
 // listener is a [[listen]] with its server.

@@ -14,7 +14,8 @@ import (
 // longest matching entry counts.
 func rooms() [][]string {
 	return [][]string{
-		{"record", "internal/clock", "internal/pty"},
+		{"record"},
+		{"internal/clock", "internal/pty"},
 		{"transport"},
 		{"transport/internal"},
 		{"transport/tcp", "transport/serial", "transport/transporttest", "mcp", "store", "scheduler"},
@@ -28,6 +29,7 @@ func rooms() [][]string {
 		{"internal/agent"},
 		{"internal/demo"},
 		{"cmd"},
+		{"internal/e2e"},
 	}
 }
 

@@ -70,6 +70,19 @@ func TestEachExampleIsWithoutAProblem(t *testing.T) {
 	}
 }
 
+func TestTheExampleInTheReadmeIsWithoutAProblem(t *testing.T) {
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, block, found := strings.Cut(string(text), "```toml\n")
+	block, _, closed := strings.Cut(block, "```")
+	if !found || !closed {
+		t.Fatal("the README shows no configuration")
+	}
+	good(t, block, noEnvironment)
+}
+
 func TestWhatIsNotWrittenHasItsDefault(t *testing.T) {
 	f := good(t, smallest, noEnvironment)
 	link, poll := f.Links[0], f.Devices[0].Polls[0]

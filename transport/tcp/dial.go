@@ -63,7 +63,7 @@ func newConn(c *net.TCPConn, f transport.Framer, p *framed.Pool) (transport.Conn
 	}
 	stream, err := framed.NewDescriptor(c)
 	if err != nil {
-		c.Close()
+		_ = c.Close()
 		return nil, fmt.Errorf("tcp %s: %w", info.Remote, transport.Lost(err))
 	}
 	return framed.New(stream, f, p, info), nil

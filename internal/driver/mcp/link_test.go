@@ -190,13 +190,14 @@ func memoryDevice(t *testing.T, answer func(ctx context.Context, q mcp.Request) 
 	x := transporttest.NewExchange("device", func() transport.Framer { return mcp.NewStreamFramer(0) })
 	t.Cleanup(func() { x.Close() })
 	background(t, func(ctx context.Context) error {
-		for {
+		for ctx.Err() == nil {
 			conn, err := x.Accept(ctx)
 			if err != nil {
-				return nil
+				continue
 			}
 			_ = mcp.NewSession(conn, mcp.Config{Role: mcp.Server, Name: "press-7", Epoch: 1}, answering{answer: answer}).Run(ctx)
 		}
+		return nil
 	})
 	return x
 }

@@ -1,6 +1,7 @@
 package mcp
 
 import (
+	"context"
 	"log/slog"
 	"sync"
 	"time"
@@ -46,7 +47,11 @@ func (ps *peers) enter(p *peer, who mcp.Peer) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	if before := ps.here[who.Sender]; before != nil && before != p {
-		ps.log.Warn("a sender has connected anew, its older session is closed; if this goes on, two devices bear one name",
+		level := slog.LevelInfo
+		if host(before.remote) != host(p.remote) {
+			level = slog.LevelWarn
+		}
+		ps.log.Log(context.Background(), level, "a sender has connected anew, its older session is closed; if this goes on, two devices bear one name",
 			"sender", who.Sender, "remote", p.remote, "before", before.remote)
 		before.session.Close(&mcp.Error{Code: mcp.CodeReplaced, Reason: "a newer connection says that it is " + who.Sender})
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -44,6 +45,7 @@ type Server struct {
 	now     Now
 	log     *slog.Logger
 	answers *mcp.Answers
+	remotes map[netip.Addr]string
 
 	counters    mcp.Counters
 	connections atomic.Int64
@@ -63,8 +65,16 @@ func NewServer(cfg ServerConfig, queue Queue, now Now, log *slog.Logger) (*Serve
 	if cfg.Epoch == 0 {
 		return nil, errors.New("mcp: the epoch is 0")
 	}
+	remotes := make(map[netip.Addr]string)
+	for remote, device := range cfg.Remotes {
+		ip, err := netip.ParseAddr(remote)
+		if err != nil {
+			return nil, fmt.Errorf("mcp: device %s: remote = %q is not an IP address", device, remote)
+		}
+		remotes[ip.Unmap()] = device
+	}
 	return &Server{
-		cfg: cfg, queue: queue, now: now, log: log,
+		cfg: cfg, queue: queue, now: now, log: log, remotes: remotes,
 		answers:  mcp.NewAnswers(),
 		refusing: make(chan struct{}, refusals),
 		peers:    newPeers(log),
@@ -85,7 +95,7 @@ func (s *Server) Run(ctx context.Context, l transport.Listener) error {
 		switch {
 		case ctx.Err() != nil:
 			if conn != nil {
-				conn.Close()
+				_ = conn.Close()
 			}
 			return nil
 		case errors.Is(err, net.ErrClosed):
@@ -134,20 +144,17 @@ func (s *Server) serve(ctx context.Context, conn transport.Conn) {
 		Role: mcp.Server, Name: s.cfg.Agent, Epoch: s.cfg.Epoch,
 		Heartbeat: s.cfg.HeartbeatInterval, HelloTimeout: s.cfg.HelloTimeout,
 		MaxPayload: s.cfg.MaxPayload, WindowRecords: s.cfg.Window, WindowBytes: s.cfg.WindowBytes,
-		Anonymous: s.cfg.Remotes[host(remote)],
+		Anonymous: s.remotes[host(remote)],
 		Answers:   s.answers, Counters: &s.counters,
 	}, handler)
 	err := p.session.Run(ctx)
 	s.peers.leave(p, err)
 }
 
-// host is the IP address in "10.0.0.7:1234".
-func host(remote string) string {
-	h, _, err := net.SplitHostPort(remote)
-	if err != nil {
-		return remote
-	}
-	return h
+// host is the IP address in "10.0.0.7:1234"; none where there is no such thing.
+func host(remote string) netip.Addr {
+	at, _ := netip.ParseAddrPort(remote)
+	return at.Addr().Unmap()
 }
 
 // refuse tells a peer that there is no room, if that can be done without
@@ -157,14 +164,14 @@ func (s *Server) refuse(ctx context.Context, conn transport.Conn) {
 	select {
 	case s.refusing <- struct{}{}:
 	default:
-		conn.Close()
+		_ = conn.Close()
 		return
 	}
 	s.running.Go(func() {
 		defer func() { <-s.refusing }()
-		stop := context.AfterFunc(ctx, func() { conn.Close() })
+		stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 		defer stop()
-		defer conn.Close()
+		defer func() { _ = conn.Close() }()
 		full := &mcp.Error{Code: mcp.CodeBusy, Reason: fmt.Sprintf("%d connections are all there may be", s.cfg.MaxConnections)}
 		frame, err := mcp.AppendError(nil, mcp.Version2, full)
 		deadline := time.Now().Add(refusalTime)

@@ -4,9 +4,10 @@
 package mcpdevice
 
 import (
+	"bytes"
 	"context"
 	"errors"
-	"fmt"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -22,7 +23,7 @@ type Config struct {
 
 	Every   time.Duration // between records; 0: as fast as the window allows
 	Count   uint64        // how many records in all; 0: without end
-	Payload int           // bytes of raw payload instead of the point n; 0: the point
+	Payload int           // bytes of raw payload, the number and a blank in front, instead of the point n; 0: the point
 }
 
 // Names of what a Device says.
@@ -32,16 +33,23 @@ const (
 	Method = "read"  // of the poll that it answers
 )
 
+// maxDigits of a uint64.
+const maxDigits = 20
+
 // Device is one simulated device.
 type Device struct {
 	cfg       Config
 	publisher *mcp.Publisher
-	answers   atomic.Uint64
+	payload   []byte        // the last one published
+	answers   atomic.Uint64 // polls answered
 }
 
 // New makes a Device; it starts nothing.
 func New(cfg Config) (*Device, error) {
 	d := &Device{cfg: cfg}
+	if cfg.Payload > 0 {
+		d.payload = bytes.Repeat([]byte{'.'}, max(cfg.Payload, maxDigits+1))
+	}
 	cfg.Publisher.Handler = handler{device: d}
 	cfg.Publisher.Session.Answers = mcp.NewAnswers()
 	var err error
@@ -93,8 +101,9 @@ func (d *Device) produce(ctx context.Context) error {
 
 func (d *Device) record(n uint64) record.Record {
 	r := record.Record{Device: d.cfg.Publisher.Session.Name, Stream: Stream, Time: time.Now(), Clock: record.ClockSynced}
-	if d.cfg.Payload > 0 {
-		r.Payload = fmt.Appendf(make([]byte, 0, d.cfg.Payload), "%0*d", d.cfg.Payload, n)
+	if d.payload != nil {
+		d.payload[len(strconv.AppendUint(d.payload[:0], n, 10))] = ' '
+		r.Payload = d.payload[:d.cfg.Payload]
 		return r
 	}
 	r.Points = []record.Point{{Name: Point, Value: record.Uint(n)}}

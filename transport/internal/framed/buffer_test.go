@@ -2,8 +2,10 @@ package framed
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
@@ -68,19 +70,17 @@ func TestAConnThatWaitsHoldsNoBuffer(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := New(stream, lines{max: 9}, NewPool(64<<10), transport.Info{})
+	defer c.Close()
 	if _, err := far.WriteString("x\n"); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := c.Read(); err != nil {
 		t.Fatal(err)
 	}
-	ended := make(chan error)
-	go func() {
-		_, err := c.Read()
-		ended <- err
-	}()
-	c.Close()
-	<-ended
+	_ = c.SetReadDeadline(time.Now().Add(5 * time.Millisecond))
+	if _, err := c.Read(); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatal(err)
+	}
 	if c.in.chunk != nil {
 		t.Errorf("%d bytes", len(c.in.chunk.data))
 	}

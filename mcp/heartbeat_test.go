@@ -1,0 +1,81 @@
+package mcp_test
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/mcp-edge/edge-agent/mcp"
+)
+
+func TestAnIdleSessionStaysOpenByHeartbeats(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := connect(false, mcp.Config{}, mcp.Config{}, newReceiver(), newReceiver())
+		defer p.stop()
+		<-p.client.Opened()
+		select {
+		case <-time.After(24 * time.Hour):
+		case <-p.client.Done():
+			_, err := p.client.State()
+			t.Errorf("closed: %v", err)
+		}
+	})
+}
+
+func TestThreeMissedHeartbeatsCloseTheSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := link(false)
+		s := mcp.NewSession(a, mcp.Config{Role: mcp.Server, Name: "gw-01", Epoch: 1}, newReceiver())
+		done := make(chan error, 1)
+		go func() { done <- s.Run(t.Context()) }()
+		hello := mcp.Hello{Sender: "press-7", Epoch: 1}
+		if err := b.Write(mustFrame(t, 2, mcp.CommandHello, hello.Append(nil))); err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		asked := 0
+		for {
+			msg, err := b.Read()
+			if err != nil {
+				break
+			}
+			if f, _ := mcp.ParseFrame(msg); f.Command == mcp.CommandHeartbeat {
+				asked++
+			}
+		}
+		if err := <-done; !mcp.IsCode(err, mcp.CodeHeartbeatMissed) || time.Since(start).Round(time.Second) != 91*time.Second {
+			t.Errorf("after %v: %v", time.Since(start), err)
+		}
+		if asked != 2 {
+			t.Errorf("asked %d times", asked)
+		}
+	})
+}
+
+func TestAnyFrameCountsAsLife(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := link(false)
+		s := mcp.NewSession(a, mcp.Config{Role: mcp.Server, Name: "gw-01", Epoch: 1}, newReceiver())
+		go s.Run(t.Context())
+		go func() {
+			for {
+				if _, err := b.Read(); err != nil {
+					return
+				}
+			}
+		}()
+		hello := mcp.Hello{Sender: "press-7", Epoch: 1}
+		b.Write(mustFrame(t, 2, mcp.CommandHello, hello.Append(nil)))
+		for range 10 {
+			<-time.After(80 * time.Second)
+			if err := b.Write(mustFrame(t, 2, mcp.CommandAck, nil)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if state, err := s.State(); state != mcp.Open {
+			t.Errorf("%v, %v", state, err)
+		}
+		b.Close()
+		<-s.Done()
+	})
+}
