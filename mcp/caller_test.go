@@ -6,14 +6,13 @@ import (
 	"fmt"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/mcp-edge/edge-agent/mcp"
 )
 
 func TestRequestsAreAnswered(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		p := connect(false, mcp.Config{}, mcp.Config{}, newReceiver(), newReceiver())
 		defer p.stop()
 		<-p.client.Opened()
@@ -32,7 +31,7 @@ func TestRequestsAreAnswered(t *testing.T) {
 
 func TestAnUnansweredCallGivesUp(t *testing.T) {
 	for retries, answers := range map[int]*mcp.Answers{0: nil, 3: mcp.NewAnswers()} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
 			p := connect(false, mcp.Config{}, mcp.Config{Answers: answers}, newReceiver(), newReceiver())
 			defer p.stop()
 			<-p.client.Opened()
@@ -61,7 +60,7 @@ func (c *counting) Request(context.Context, mcp.Request) mcp.Response {
 }
 
 func TestARepeatedRequestIsDoneOnceFor30Seconds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		h := new(counting)
 		answers := mcp.NewAnswers()
 		ask := func() string {
@@ -85,7 +84,7 @@ func TestARepeatedRequestIsDoneOnceFor30Seconds(t *testing.T) {
 }
 
 func TestAFullTableOfAnswersIsBusy(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		p := connect(false, mcp.Config{}, mcp.Config{Answers: mcp.NewAnswers()}, newReceiver(), new(counting))
 		defer p.stop()
 		<-p.client.Opened()
@@ -101,7 +100,7 @@ func TestAFullTableOfAnswersIsBusy(t *testing.T) {
 }
 
 func TestAnAnswerTooLargeForTheAskerIsSaidSo(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		r := newRaw(t, mcp.Config{}, newReceiver()) // says nothing of its limit: 4096
 		q := mcp.Request{ID: 1, Method: "echo", Payload: make([]byte, 5000)}
 		r.say(mcp.CommandRequest, q.Append(nil))

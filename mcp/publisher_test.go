@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"pgregory.net/rapid"
@@ -56,7 +55,7 @@ func TestAPublisherLosesAndRepeatsNothingHoweverOftenTheLineBreaks(t *testing.T)
 	rapid.Check(t, func(rt *rapid.T) {
 		cuts := rapid.SliceOfN(rapid.IntRange(1, 400), 0, 6).Draw(rt, "records between cuts")
 		window := rapid.IntRange(1, 100).Draw(rt, "window")
-		synctest.Test(t, func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
 			a := &agent{handler: newReceiver(), cfg: mcp.Config{WindowRecords: window}}
 			p := newPublisher(t, a, false, mcp.PublisherConfig{})
 			ctx, cancel := context.WithCancel(t.Context())
@@ -84,7 +83,7 @@ func TestAPublisherLosesAndRepeatsNothingHoweverOftenTheLineBreaks(t *testing.T)
 }
 
 func TestADeviceThatKeepsItsEpochGoesOnFromWelcome(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		a := &agent{handler: newReceiver()}
 		for start := range 3 { // three starts of the same device
 			p := newPublisher(t, a, false, mcp.PublisherConfig{Session: mcp.Config{Epoch: 5}})
@@ -106,7 +105,7 @@ func TestADeviceThatKeepsItsEpochGoesOnFromWelcome(t *testing.T) {
 }
 
 func TestAReceiverBehindItsAcknowledgementsIsReportedAndServed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		a := &agent{handler: newReceiver()}
 		p := newPublisher(t, a, false, mcp.PublisherConfig{})
 		ctx, cancel := context.WithCancel(t.Context())
@@ -137,7 +136,7 @@ func TestAReceiverBehindItsAcknowledgementsIsReportedAndServed(t *testing.T) {
 }
 
 func TestAReceiverThatKnowsMoreThanWasSentMakesANewEpoch(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		a := &agent{handler: newReceiver()}
 		p := newPublisher(t, a, false, mcp.PublisherConfig{})
 		ctx, cancel := context.WithCancel(t.Context())
@@ -196,7 +195,7 @@ func TestALossyLineDeliversAllOnce(t *testing.T) {
 			return func() bool { return rng.IntN(oneIn) == 0 }
 		}
 		a, b := lose("device"), lose("agent")
-		synctest.Test(t, func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
 			x, y := link(true)
 			up := outbox(t, mcp.OutboxConfig{BatchBytes: 100})
 			sh := newReceiver()

@@ -214,7 +214,8 @@ type Session struct {
 	held      window    // sum over pending
 	calls     map[uint64]chan Response
 	lastID    uint64
-	watchdog  *time.Timer
+	writing   bool        // a Write is under way
+	watchdog  *time.Timer // runs meanwhile
 }
 
 // ending says how a session ends.
@@ -268,7 +269,6 @@ func (s *Session) Run(ctx context.Context) error {
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.mu.Lock()
 	s.stop = stop
-	s.watchdog = time.AfterFunc(3*s.heartbeat, s.watch)
 	s.mu.Unlock()
 	defer stop()
 	for _, o := range s.cfg.Outboxes {
@@ -356,9 +356,6 @@ func (s *Session) finishWith(e ending) {
 	first := s.end == nil
 	if first {
 		s.end = &e
-		if s.watchdog != nil {
-			s.watchdog.Stop()
-		}
 	}
 	stop := s.stop
 	s.mu.Unlock()

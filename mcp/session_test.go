@@ -161,7 +161,7 @@ func publishAll(t *testing.T, o *mcp.Outbox, from, to int) {
 
 func TestTwoPeersIntroduceThemselvesAndPublishBothWays(t *testing.T) {
 	for _, serial := range []bool{false, true} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
 			up, down := outbox(t, mcp.OutboxConfig{}), outbox(t, mcp.OutboxConfig{Channel: "down"})
 			ch, sh := newReceiver(), newReceiver()
 			p := connect(serial, mcp.Config{Outboxes: []*mcp.Outbox{up}, Heartbeat: 7 * time.Second}, mcp.Config{Outboxes: []*mcp.Outbox{down}}, ch, sh)
@@ -188,7 +188,7 @@ func TestTwoPeersIntroduceThemselvesAndPublishBothWays(t *testing.T) {
 }
 
 func TestNothingIsAcknowledgedBeforeItIsSafe(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		up := outbox(t, mcp.OutboxConfig{})
 		sh := newReceiver()
 		sh.manual = true
@@ -215,7 +215,7 @@ func TestNothingIsAcknowledgedBeforeItIsSafe(t *testing.T) {
 }
 
 func TestAFailedCommitEndsTheSessionUnacknowledged(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		up := outbox(t, mcp.OutboxConfig{})
 		sh := newReceiver()
 		sh.manual = true
@@ -235,21 +235,21 @@ func TestAFailedCommitEndsTheSessionUnacknowledged(t *testing.T) {
 }
 
 func TestAFullStoreStopsTheReaderAndNotTheHeartbeats(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		up := outbox(t, mcp.OutboxConfig{MaxRecords: 10})
 		sh := newReceiver()
 		sh.block = make(chan struct{})
 		p := connect(false, mcp.Config{Outboxes: []*mcp.Outbox{up}}, mcp.Config{}, newReceiver(), sh)
 		defer p.stop()
 		publishAll(t, up, 1, 10)
-		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 		defer cancel()
 		if err := up.Publish(ctx, rec(11)); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("the eleventh: %v", err)
 		}
 		for _, s := range []*mcp.Session{p.client, p.server} {
 			if state, err := s.State(); state != mcp.Open {
-				t.Errorf("after an hour: %v, %v", state, err)
+				t.Errorf("after ten minutes: %v, %v", state, err)
 			}
 		}
 		close(sh.block)
@@ -265,7 +265,7 @@ func TestSendingStopsAtTheWindow(t *testing.T) {
 		"bytes":   {WindowBytes: 10 * (2 + len(rawRecord(1)))},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
 				up := outbox(t, mcp.OutboxConfig{})
 				sh := newReceiver()
 				sh.manual = true
@@ -298,7 +298,7 @@ func rawRecord(i int) []byte {
 }
 
 func TestTheReceiverRefusesWhatGoesBeyondTheWindow(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		sh := newReceiver()
 		sh.manual = true
 		r := newRaw(t, mcp.Config{WindowRecords: 4}, sh)
@@ -317,7 +317,7 @@ func publishing(previous uint64, payloads ...int) []byte {
 }
 
 func TestRepeatsAreAcknowledgedAndDropped(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		sh, counters := newReceiver(), new(mcp.Counters)
 		r := newRaw(t, mcp.Config{Counters: counters}, sh)
 		r.say(mcp.CommandPublish, publishing(0, 1, 2))
@@ -333,7 +333,7 @@ func TestRepeatsAreAcknowledgedAndDropped(t *testing.T) {
 }
 
 func TestAHoleIsRefusedAndAskedForOnce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		sh := newReceiver()
 		r := newRaw(t, mcp.Config{}, sh)
 		r.say(mcp.CommandPublish, publishing(0, 1))
@@ -350,7 +350,7 @@ func TestAHoleIsRefusedAndAskedForOnce(t *testing.T) {
 }
 
 func TestNumbersMayJumpWhereTheSenderSaysSo(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		sh := newReceiver()
 		r := newRaw(t, mcp.Config{}, sh)
 		p := publish{channel: "main", numbers: []uint64{5, 9}, records: [][]byte{rawRecord(1), rawRecord(2)}}
@@ -360,7 +360,7 @@ func TestNumbersMayJumpWhereTheSenderSaysSo(t *testing.T) {
 }
 
 func TestAPeerIsAnsweredInItsVersion(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		r := newSilent(t, false, mcp.Config{}, newReceiver())
 		r.version = 1
 		hello := mcp.Hello{Sender: "press-7", Epoch: 1}
@@ -394,7 +394,7 @@ func TestMisbehaviourOnAStreamIsToldAndEndsIt(t *testing.T) {
 		"a WELCOME to a server": {mustFrame(t, 2, mcp.CommandWelcome, nil), mcp.CodeUnexpected},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
 				r := newRaw(t, mcp.Config{}, newReceiver())
 				if err := r.conn.Write(c.bytes); err != nil {
 					t.Fatal(err)
@@ -406,7 +406,7 @@ func TestMisbehaviourOnAStreamIsToldAndEndsIt(t *testing.T) {
 }
 
 func TestAServerWantsHelloFirstAndSoon(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		r := newSilent(t, false, mcp.Config{}, newReceiver())
 		r.say(mcp.CommandPublish, publishing(0, 1))
 		r.expectEnd(mcp.CodeHelloExpected)
@@ -421,7 +421,7 @@ func TestAServerWantsHelloFirstAndSoon(t *testing.T) {
 }
 
 func TestAHandlerMayRefuseAPeer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		sh := newReceiver()
 		sh.refuse = &mcp.Error{Code: mcp.CodeNotAllowed, Reason: "unknown here"}
 		p := connect(false, mcp.Config{}, mcp.Config{}, newReceiver(), sh)
@@ -433,7 +433,7 @@ func TestAHandlerMayRefuseAPeer(t *testing.T) {
 }
 
 func TestAPeerWithoutHelloIsAcknowledgedWhereTheLineIsTrusted(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		sh := newReceiver()
 		r := newSilent(t, false, mcp.Config{Anonymous: "press-7"}, sh)
 		r.version = 1
@@ -449,7 +449,7 @@ func TestAPeerWithoutHelloIsAcknowledgedWhereTheLineIsTrusted(t *testing.T) {
 
 func TestADialedDeviceMayDoWithoutWelcomeWhereTheLineIsTrusted(t *testing.T) {
 	for _, serial := range []bool{false, true} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
 			a, b := link(serial)
 			h := newReceiver()
 			s := mcp.NewSession(a, mcp.Config{Role: mcp.Client, Name: "gw-01", Epoch: 1, Anonymous: "press-7"}, h)
@@ -483,7 +483,7 @@ func TestADialedDeviceMayDoWithoutWelcomeWhereTheLineIsTrusted(t *testing.T) {
 }
 
 func TestStoppingAcknowledgesWhatIsUnderWayAndSaysGoodbye(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		up := outbox(t, mcp.OutboxConfig{})
 		sh := newReceiver()
 		sh.manual = true
@@ -509,7 +509,7 @@ func TestStoppingAcknowledgesWhatIsUnderWayAndSaysGoodbye(t *testing.T) {
 }
 
 func TestADeviceThatRestartsOnALineThatStaysUpIsWelcomedAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		sh := newReceiver()
 		r := newSilent(t, true, mcp.Config{}, sh)
 		for epoch := record.Epoch(1); epoch <= 2; epoch++ {

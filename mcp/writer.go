@@ -192,7 +192,10 @@ func (w *writer) appendPublishes(version uint8) error {
 // flush writes buf. It takes as long as the peer's store is full; watch ends it
 // if the peer falls silent, and finishWith if the session is to end.
 func (w *writer) flush() error {
-	if err := w.s.conn.Write(w.buf); err != nil {
+	w.s.guardWrite(true)
+	err := w.s.conn.Write(w.buf)
+	w.s.guardWrite(false)
+	if err != nil {
 		return writeFailed(err)
 	}
 	w.lastSent = time.Now()
@@ -225,10 +228,11 @@ func (w *writer) tick() time.Duration {
 	missed := int(silence / interval)
 	beat := now.Sub(w.lastSent) >= interval
 	switch {
+	case missed >= 3:
+		s.missed(silence)
+		return 0
 	case missed == 0:
 		w.asked = 0
-	case missed >= 3:
-		beat = false // watch is about to end it
 	case missed > w.asked:
 		w.asked = missed
 		beat = true
@@ -251,25 +255,38 @@ func (s *Session) silence(now time.Time) time.Duration {
 	return now.Sub(s.start) - time.Duration(s.heard.Load())
 }
 
-// watch ends a session whose peer has missed three heartbeats, also while the
-// writer waits for it. It is a timer's function, and sets the timer again.
-func (s *Session) watch() {
-	s.mu.Lock()
-	patience := 3 * s.heartbeat
-	open := s.state == Open
-	s.mu.Unlock()
-	silence := s.silence(time.Now())
-	if open && silence >= patience {
-		s.fail(refuse(CodeHeartbeatMissed, "nothing was heard for %s", silence.Round(time.Millisecond)))
-		return
-	}
-	if !open {
-		silence = 0
-	}
+// missed ends the session after three heartbeats.
+func (s *Session) missed(silence time.Duration) {
+	s.fail(refuse(CodeHeartbeatMissed, "nothing was heard for %s", silence.Round(time.Millisecond)))
+}
+
+// guardWrite has watch look after a Write, in which the writer can't.
+func (s *Session) guardWrite(on bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.end == nil {
-		s.watchdog.Reset(patience - silence)
+	s.writing = on
+	switch {
+	case !on:
+		s.watchdog.Stop()
+	case s.watchdog == nil:
+		s.watchdog = time.AfterFunc(3*s.heartbeat, s.watch)
+	default:
+		s.watchdog.Reset(3 * s.heartbeat)
+	}
+}
+
+// watch ends a Write to a peer that has missed three heartbeats.
+func (s *Session) watch() {
+	silence := s.silence(time.Now())
+	s.mu.Lock()
+	left := 3*s.heartbeat - silence
+	if s.writing && left > 0 {
+		s.watchdog.Reset(left)
+	}
+	dead := s.writing && left <= 0
+	s.mu.Unlock()
+	if dead {
+		s.missed(silence)
 	}
 }
 

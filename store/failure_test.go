@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -64,11 +65,11 @@ func (r *rig) open(faults disk) {
 	done := make(chan error, 1)
 	s := r.Store
 	go func() { done <- s.Run(ctx) }()
-	r.stop = func() {
+	r.stop = sync.OnceFunc(func() {
 		cancel()
 		_ = s.Close()
 		<-done
-	}
+	})
 	r.Cleanup(func() { r.stop() })
 }
 

@@ -28,7 +28,7 @@ const (
 func (a *Agent) State() admin.State {
 	if !a.running.Load() {
 		return admin.State{
-			Agent: a.cfg.Agent.ID, Version: a.opts.Version, Started: a.started,
+			Agent: a.cfg.Agent.ID, Version: a.opts.Version,
 			Stuck: []string{}, NotReady: []string{"the agent is starting or stopping"}, Degraded: []string{},
 		}
 	}

@@ -39,7 +39,7 @@ func TestTheScreenIsPaintedInPlace(t *testing.T) {
 	first := strings.Count(out.String(), "\n")
 	s.show(v)
 	text := out.String()
-	if got := strings.Count(text, "\n"); got != 2*first || !strings.Contains(text, "\x1b[9A") || !strings.Contains(text, "42 waiting") {
+	if got := strings.Count(text, "\n"); got != 2*first || !strings.Contains(text, "\x1b[8A") || !strings.Contains(text, "42 waiting") {
 		t.Errorf("%d lines, then %d: %q", first, got, text)
 	}
 }

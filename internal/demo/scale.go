@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/mcp-edge/edge-agent/internal/pty"
+	"github.com/mcp-edge/edge-agent/internal/sim/instrument"
 )
 
 // scale is an instrument on a serial line of its own, which sends a line with a
@@ -34,19 +35,11 @@ func newScale(name string, l *ledger) (*scale, error) {
 }
 
 func (s *scale) run(ctx context.Context, every time.Duration) {
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	for n := uint64(1); ; n++ {
-		if _, err := fmt.Fprintf(s.master, "W %d %.1f kg\r\n", n, 12+float64(n%7)/10); err != nil {
-			return
-		}
-		s.ledger.sent(s.name, n)
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
-	}
+	line := instrument.New(s.master, instrument.Config{
+		Says: instrument.Scale, Every: every,
+		OnSent: func(n uint64) { s.ledger.sent(s.name, n) },
+	})
+	_ = line.Run(ctx) // what it could not say does not count
 }
 
 func (s *scale) close() {

@@ -9,12 +9,13 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
+	"github.com/mcp-edge/edge-agent/internal/sim/mcpdevice"
 	"github.com/mcp-edge/edge-agent/mcp"
-	"github.com/mcp-edge/edge-agent/record"
 	"github.com/mcp-edge/edge-agent/transport/tcp"
 )
 
@@ -31,41 +32,19 @@ const loadAddress = "EDGE_AGENT_LOAD_ADDRESS"
 
 // generateLoad publishes as fast as the window allows and returns when all is
 // acknowledged.
-func generateLoad(address string) error {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	var devices, sessions sync.WaitGroup
-	failed := make(chan error, loadDevices)
+func generateLoad(ctx context.Context, address string) error {
+	devices, ctx := errgroup.WithContext(ctx)
 	for i := range loadDevices {
-		name := "press-" + strconv.Itoa(i)
-		p, err := mcp.NewPublisher(mcp.PublisherConfig{Session: mcp.Config{Name: name}, Dialer: tcp.NewDialer(address)})
+		d, err := mcpdevice.New(mcpdevice.Config{
+			Publisher: mcp.PublisherConfig{Session: mcp.Config{Name: "press-" + strconv.Itoa(i)}, Dialer: tcp.NewDialer(address)},
+			Count:     loadRecords, Payload: loadPayload,
+		})
 		if err != nil {
 			return err
 		}
-		sessions.Go(func() { _ = p.Run(ctx) })
-		devices.Go(func() {
-			r := record.Record{Device: name, Stream: "raw", Payload: make([]byte, loadPayload), ContentType: "application/octet-stream"}
-			var raw []byte
-			for range loadRecords {
-				r.Time = time.Now()
-				raw = r.Append(raw[:0])
-				if err := p.PublishRaw(ctx, raw); err != nil {
-					failed <- err
-					return
-				}
-			}
-			failed <- p.Flush(ctx)
-		})
+		devices.Go(func() error { return d.Run(ctx) })
 	}
-	devices.Wait()
-	cancel()
-	sessions.Wait()
-	for range loadDevices {
-		if err := <-failed; err != nil {
-			return err
-		}
-	}
-	return nil
+	return devices.Wait()
 }
 
 // BenchmarkAgent measures the whole way: 64 MCP devices over TCP in another

@@ -25,7 +25,7 @@ var binary string // the agent
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
 		if address := os.Getenv(loadAddress); address != "" {
-			if err := generateLoad(address); err != nil {
+			if err := generateLoad(context.Background(), address); err != nil {
 				fmt.Fprintln(os.Stderr, "load:", err)
 				return 1
 			}
