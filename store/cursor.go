@@ -224,8 +224,9 @@ func (c *Cursor) wake() {
 
 // Read waits for records behind those read last, and appends at most maxRecords of
 // them to dst, and about maxBytes of bodies but at least one. The items are valid
-// until the next Read. While more than a quarter of max_size, or 64 MiB, is handed
-// out and not acknowledged, it waits for Ack.
+// until the next Read. While more than 64 MiB is handed out and not acknowledged, it
+// waits for Ack; of a cursor that drops, while it is more than a quarter of max_size,
+// because what is handed out can't be dropped.
 //
 // It returns ctx's error, ErrClosed, or an error of the file; after that one,
 // reading again goes on at the same place.
@@ -253,6 +254,15 @@ func (c *Cursor) Read(ctx context.Context, dst []Item, maxRecords, maxBytes int)
 	}
 }
 
+// maxFlight is how many bytes are handed out unacknowledged.
+func (c *Cursor) maxFlight() uint64 {
+	const most = 64 << 20
+	if c.drops {
+		return min(most, uint64(c.store.cfg.MaxSize/4))
+	}
+	return most
+}
+
 type readResult struct {
 	items []Item
 	moved bool // trying again makes sense
@@ -265,7 +275,7 @@ func (c *Cursor) tryRead(dst []Item, maxRecords, maxBytes int) (readResult, erro
 		s.mu.Unlock()
 		return readResult{}, ErrClosed
 	}
-	if c.flight.load.bytes > s.maxFlight {
+	if c.flight.load.bytes > c.maxFlight() {
 		s.mu.Unlock()
 		return readResult{items: dst}, nil
 	}

@@ -59,10 +59,9 @@ func Open(dir string, cfg Config, log *slog.Logger) (_ *Store, err error) {
 	}
 	s := &Store{
 		path: filepath.Join(dir, FileName), cfg: cfg, log: log,
-		disk:      disk{commit: (*bolt.Tx).Commit, sync: syncDir},
-		maxGroup:  min(max(cfg.MaxSize/8, 32<<10), 1<<20),
-		maxFlight: uint64(min(cfg.MaxSize/4, 64<<20)),
-		kick:      make(chan struct{}, 1), ran: make(chan struct{}), room: make(chan struct{}),
+		disk:     disk{commit: (*bolt.Tx).Commit, sync: syncDir},
+		maxGroup: min(max(cfg.MaxSize/8, 32<<10), 1<<20),
+		kick:     make(chan struct{}, 1), ran: make(chan struct{}), room: make(chan struct{}),
 		nothing: &Commit{done: make(chan struct{})},
 		ids:     newIdentities(), channels: newChannels(), cursors: make(map[string]*Cursor),
 		pending: newGroup(nil),

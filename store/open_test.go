@@ -16,7 +16,7 @@ import (
 	"github.com/mcp-edge/edge-agent/store"
 )
 
-// filled is the file of a queue with some records in several segments.
+// filled returns the file of a queue with some records in several segments.
 func filled(t *testing.T) (dir, path string) {
 	t.Helper()
 	b := newBed(t, store.Config{})
@@ -150,15 +150,18 @@ func TestNoDamageMakesItCrash(t *testing.T) {
 	}
 	used := len(bytes.TrimRight(good, "\x00"))
 	rapid.Check(t, func(r *rapid.T) {
-		b := slices.Clone(good)
+		b := slices.Clone(good[:used])
+		size := len(good)
 		for range rapid.IntRange(1, 5).Draw(r, "flips") {
 			b[rapid.IntRange(0, used-1).Draw(r, "at")] ^= byte(rapid.IntRange(1, 255).Draw(r, "bits"))
 		}
 		if rapid.IntRange(0, 4).Draw(r, "cut") == 0 {
 			b = b[:rapid.IntRange(0, used).Draw(r, "length")]
+			size = len(b)
 		}
 		dir := t.TempDir()
-		if err := os.WriteFile(filepath.Join(dir, store.FileName), b, 0o600); err != nil {
+		path := filepath.Join(dir, store.FileName)
+		if err := errors.Join(os.WriteFile(path, b, 0o600), os.Truncate(path, int64(size))); err != nil {
 			t.Fatal(err)
 		}
 		s, err := store.Open(dir, store.Config{MaxSize: 8 << 20}, quiet())

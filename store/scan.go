@@ -49,7 +49,7 @@ type place struct {
 func (sc *scan) plan(c *Cursor, limit uint64, maxRecords, maxBytes int) {
 	sc.limit, sc.pos = max(limit, c.read), c.read
 	sc.takes, sc.byID = c.takes, c.store.ids.byID
-	sc.records, sc.bytes = maxRecords, int(min(int64(maxBytes), int64(c.store.maxFlight)))
+	sc.records, sc.bytes = maxRecords, int(min(uint64(max(maxBytes, 1)), c.maxFlight()))
 	sc.sizes, sc.used, sc.damage = sc.sizes[:0], 0, damage{}
 }
 

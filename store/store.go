@@ -25,8 +25,7 @@ type Store struct {
 	// Owned by the writer.
 	suspect rescue
 
-	maxGroup  int64  // bytes of records that are taken into one commit
-	maxFlight uint64 // bytes that a cursor hands out unacknowledged
+	maxGroup int64 // bytes of records that are taken into one commit
 
 	// The file. swap is held to read by whoever uses db, and to write by the writer
 	// when it puts another file in its place.

@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"iter"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -27,8 +28,12 @@ const (
 	retryMax = 10 * time.Second
 )
 
-// keepLines is the largest buffer kept from one batch to the next, in bytes.
-const keepLines = 4 << 20
+// pieceSize is about how much is encoded before it is written, in bytes; keepPiece
+// is the largest buffer that is kept for the next batch.
+const (
+	pieceSize = 256 << 10
+	keepPiece = 2 * pieceSize
+)
 
 var errClosed = errors.New("file upstream: closed")
 
@@ -42,7 +47,7 @@ type Upstream struct {
 
 	turn    chan struct{} // holds one token; who has it owns what follows
 	journal *journal      // nil: not open
-	lines   []byte
+	buffers [2][]byte     // one is written while the other fills
 
 	mu     sync.Mutex
 	status upstream.Status
@@ -76,14 +81,7 @@ func (u *Upstream) Send(ctx context.Context, batch []record.Record) error {
 	if len(batch) == 0 {
 		return nil
 	}
-	encoded := false
-	return u.persist(ctx, func() error {
-		if !encoded {
-			u.encode(batch)
-			encoded = true
-		}
-		return u.append()
-	})
+	return u.persist(ctx, func() error { return u.append(batch) })
 }
 
 // Status may be called at any time.
@@ -120,17 +118,28 @@ func (u *Upstream) persist(ctx context.Context, do func() error) error {
 	}
 }
 
-func (u *Upstream) encode(batch []record.Record) {
-	if cap(u.lines) > keepLines {
-		u.lines = nil
-	}
-	u.lines = u.lines[:0]
-	for i := range batch {
-		u.lines = append(batch[i].AppendJSON(u.lines), '\n')
+// pieces encodes a batch piece by piece, into two buffers in turn: a piece is
+// good until the next but one.
+func (u *Upstream) pieces(batch []record.Record) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		for turn := 0; len(batch) > 0; turn = 1 - turn {
+			b := u.buffers[turn][:0]
+			for len(batch) > 0 && len(b) < pieceSize {
+				b = append(batch[0].AppendJSON(b), '\n')
+				batch = batch[1:]
+			}
+			u.buffers[turn] = nil
+			if cap(b) <= keepPiece {
+				u.buffers[turn] = b
+			}
+			if !yield(b) {
+				return
+			}
+		}
 	}
 }
 
-func (u *Upstream) append() error {
+func (u *Upstream) append(batch []record.Record) error {
 	if u.journal != nil && !u.journal.current(u.path) {
 		u.log.Info("file was moved or deleted, going on in a new one", "file", u.path)
 		u.close()
@@ -138,7 +147,7 @@ func (u *Upstream) append() error {
 	if err := u.open(); err != nil {
 		return err
 	}
-	usable, err := u.journal.append(u.lines)
+	usable, err := u.journal.append(u.pieces(batch))
 	if !usable {
 		u.close()
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"os"
 	"path/filepath"
 )
@@ -97,13 +98,13 @@ func (j *journal) current(path string) bool {
 	return err == nil && os.SameFile(now, j.info)
 }
 
-// append returns when lines are on disk. Otherwise nothing of them is left in
+// append returns when the pieces are on disk. Otherwise nothing of them is left in
 // the file, unless even cutting it failed; then the journal must be opened anew.
 //
 // After a failed sync the kernel may hold the pages for clean although they are
 // not on disk, so that syncing again would succeed and mean nothing. Cutting the
 // file drops those pages, and the caller writes their content anew.
-func (j *journal) append(lines []byte) (usable bool, err error) {
+func (j *journal) append(pieces iter.Seq[[]byte]) (usable bool, err error) {
 	info, err := j.f.Stat()
 	if err != nil {
 		return false, err
@@ -112,14 +113,37 @@ func (j *journal) append(lines []byte) (usable bool, err error) {
 	if j.size = min(j.size, info.Size()); j.size < info.Size() {
 		return false, fmt.Errorf("%s has grown by another hand", j.f.Name())
 	}
-	if _, err = j.f.Write(lines); err == nil {
+	end, err := j.write(pieces)
+	if err == nil {
 		err = j.sync(j.f)
 	}
 	if err == nil {
-		j.size += int64(len(lines))
+		j.size = end
 		return true, nil
 	}
 	return j.f.Truncate(j.size) == nil, err
+}
+
+// write writes each piece while the next one is made, and has the disk begin with
+// it at once, so that little is left to wait for in the sync at the end. At most
+// one piece is being written when the next is asked for.
+func (j *journal) write(pieces iter.Seq[[]byte]) (end int64, err error) {
+	end = j.size
+	written := make(chan error, 1)
+	written <- nil
+	for piece := range pieces {
+		if err := <-written; err != nil {
+			return end, err
+		}
+		at := end
+		end += int64(len(piece))
+		go func() {
+			_, err := j.f.Write(piece)
+			startWriting(j.f, at, len(piece))
+			written <- err
+		}()
+	}
+	return end, <-written
 }
 
 func (j *journal) close() { _ = j.f.Close() }
