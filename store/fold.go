@@ -9,14 +9,16 @@ import (
 // A trickle leaves a small segment with each commit. Many of them cost a start
 // time, and the directory of segments pages. So runs of small ones at the end of
 // the log are folded: tiny ones as soon as there are foldCount, others when they
-// make a full-size segment together. A byte is written again twice at most.
+// make a full-size segment together, but while producers are busy only when there
+// are very many. A byte is written again twice at most.
 const (
-	tinySegment = 16 << 10
+	tinySegment = 4 << 10
 	foldCount   = 64
+	maxSmall    = 2048
 )
 
-// foldable finds the run to fold, if there is one. full is a segment's full size.
-func foldable(list []segment, full int64) []segment {
+// foldable finds a run to fold, if there is one. full is a segment's full size.
+func foldable(list []segment, full int64, busy bool) []segment {
 	tiny, small := len(list), len(list)
 	total := int64(0)
 	for i := len(list) - 1; i >= 0 && list[i].bytes < full/4 && !list[i].apart; i-- {
@@ -27,14 +29,25 @@ func foldable(list []segment, full int64) []segment {
 			tiny = i
 		}
 		small = i
-		if total += list[i].bytes; total >= full {
-			return slices.Clone(list[small:])
-		}
+		total += list[i].bytes
 	}
-	if len(list)-tiny >= foldCount {
-		return slices.Clone(list[tiny:])
+	switch {
+	case total >= full && !busy, len(list)-small >= maxSmall:
+		return upTo(list[small:], full)
+	case len(list)-tiny >= foldCount:
+		return upTo(list[tiny:], full)
 	}
 	return nil
+}
+
+// upTo returns as many segments as make a full one.
+func upTo(list []segment, full int64) []segment {
+	for i := range list {
+		if full -= list[i].bytes; full <= 0 {
+			return slices.Clone(list[:i+1])
+		}
+	}
+	return slices.Clone(list)
 }
 
 // fold makes one segment of several. value is nil if one of them is damaged: then

@@ -42,7 +42,7 @@ func (s *Store) plan(g *group) *plan {
 	}
 	p.free = s.delivered(covered)
 	if s.planDrop(p, covered); len(p.victims) == 0 {
-		p.fold = foldable(s.segments[len(p.free):], s.maxGroup)
+		p.fold = foldable(s.segments[len(p.free):], s.maxGroup, s.busy)
 	}
 	for _, c := range s.active {
 		if form := c.encode(g); c.worthSaving(form) {

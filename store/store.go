@@ -24,6 +24,7 @@ type Store struct {
 
 	// Owned by the writer.
 	suspect rescue
+	busy    bool // commits follow on one another
 
 	maxGroup int64 // bytes of records that are taken into one commit
 

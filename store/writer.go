@@ -15,6 +15,9 @@ const (
 	// timer would cost each producer its whole period.
 	maxYields = 20
 
+	// quiet between two commits is when there is time for work that can wait.
+	quiet = 20 * time.Millisecond
+
 	// minAckDelay bounds how often acknowledgements alone are written.
 	minAckDelay = 100 * time.Millisecond
 
@@ -34,7 +37,8 @@ func (s *Store) Run(ctx context.Context) error {
 	s.started = true
 	s.mu.Unlock()
 	defer close(s.ran)
-	for s.await(ctx) {
+	for last := time.Now(); s.await(ctx); last = time.Now() {
+		s.busy = time.Since(last) < quiet
 		s.gather()
 		s.write(ctx, s.take())
 	}

@@ -140,8 +140,27 @@ func (a *agent) cpu(tb testing.TB) float64 {
 	return (user + system) / 100
 }
 
-// TestAnIdleAgentIsSmall: ten devices, at most 30 MiB of anonymous memory.
-func TestAnIdleAgentIsSmall(t *testing.T) {
+// written is how many bytes the agent has sent to the disk (proc(5), io).
+func (a *agent) written(tb testing.TB) (n uint64) {
+	tb.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", a.cmd.Process.Pid))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if v, ok := strings.CutPrefix(line, "write_bytes: "); ok {
+			n, err = strconv.ParseUint(strings.TrimSpace(v), 10, 64)
+		}
+	}
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return n
+}
+
+// TestAnIdleAgentIsSmallAndSparesItsFlash: ten devices polled each second take at
+// most 30 MiB of anonymous memory and write at most 3 GB a day.
+func TestAnIdleAgentIsSmallAndSparesItsFlash(t *testing.T) {
 	dir := t.TempDir()
 	small := filepath.Join(dir, "edge-agent") // the race detector's build is far larger
 	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", small, "../../cmd/edge-agent")
@@ -174,6 +193,13 @@ modbus = { unit = 1 }
 	config, admin := configure(t, text.String())
 	a := runBinary(t, small, config, admin)
 	eventually(t, 30*time.Second, "readings of all ten devices", func() bool { return a.lastSeq("d9") >= 5 })
+	before, begin := a.written(t), time.Now()
+	eventually(t, 60*time.Second, "twenty more rounds", func() bool { return a.lastSeq("d9") >= 25 })
+	day := float64(a.written(t)-before) / time.Since(begin).Seconds() * 86400 / 1e9
+	t.Logf("written: %.2f GB a day, the file upstream included", day)
+	if day > 3 {
+		t.Errorf("%.2f GB are written a day", day)
+	}
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", a.cmd.Process.Pid))
 	if err != nil {
 		t.Fatal(err)
