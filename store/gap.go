@@ -25,7 +25,7 @@ func appendGap(b []byte, g *record.Gap) []byte {
 
 func parseGap(b []byte) (g record.Gap, ok bool) {
 	for _, v := range []*uint64{&g.From, &g.To, &g.Count} {
-		n := 0
+		var n int
 		if *v, n = binary.Uvarint(b); n <= 0 {
 			return g, false
 		}

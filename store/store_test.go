@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -46,7 +47,7 @@ func (b *bed) open() {
 	if b.Store, err = store.Open(b.dir, b.cfg, quiet()); err != nil {
 		b.Fatal(err)
 	}
-	b.stop = func() { _ = b.Store.Close() }
+	b.stop = func() { _ = b.Close() }
 	b.Cleanup(func() { b.stop() })
 }
 
@@ -480,5 +481,51 @@ func TestAfterCloseNothingIsTaken(t *testing.T) {
 	}
 	if err := b.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// Everything at once, for the race detector.
+func TestAllOfItMayBeUsedConcurrently(t *testing.T) {
+	b := newBed(t, store.Config{MaxSize: 1 << 20, WhenFull: store.DropOldest, CommitDelay: time.Millisecond})
+	cursors := []*store.Cursor{b.cursor(store.CursorConfig{Name: "1"}), b.cursor(store.CursorConfig{Name: "2"})}
+	b.start()
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	var all sync.WaitGroup
+	for i := range 8 {
+		all.Go(func() {
+			channel := b.channel(fmt.Sprint(i))
+			for n := uint64(1); ctx.Err() == nil; n++ {
+				source, err := b.Source(store.SourceKey{Device: fmt.Sprint("d", i), Stream: fmt.Sprint("s", n%50)})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				commit, err := b.Append(ctx, store.Batch{
+					Channel: channel, Previous: n - 1, Delay: n%2 == 0,
+					Entries: []store.Entry{{Source: source, Number: n, Body: make([]byte, 500)}},
+				})
+				if err == nil && n%10 == 0 {
+					err = commit.Wait(ctx)
+				}
+				if err != nil && ctx.Err() == nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for _, c := range cursors {
+		all.Go(func() { drain(ctx, c) })
+	}
+	all.Go(func() {
+		for ctx.Err() == nil {
+			b.Stats()
+			b.Devices()
+			cursors[0].Rewind()
+		}
+	})
+	all.Wait()
+	if st := b.Stats(); st.Appended < 100 {
+		t.Errorf("%+v", st)
 	}
 }
