@@ -296,10 +296,11 @@ func (l *Lane) refused(r *round, err error) {
 }
 
 // timedOut puts the transaction at the end of the queue, or gives the round up
-// when it was tried often enough. A device that was silent before gets one try.
+// when it was tried often enough. A retry is for an answer that got lost: a device
+// that was silent before, or has never answered, gets one try.
 func (l *Lane) timedOut(work context.Context, r *round, err error) {
 	r.tries++
-	retry := r.tries <= r.poll.Retries && r.device.failures == 0
+	retry := r.tries <= r.poll.Retries && r.device.failures == 0 && !r.device.lastGood.IsZero()
 	l.mu.Lock()
 	l.status.Transactions++
 	l.status.Timeouts++

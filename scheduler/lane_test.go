@@ -127,6 +127,14 @@ func poll(device string, every time.Duration, task *fakeTask) scheduler.Poll {
 
 func silent(time.Duration, int, int) error { return os.ErrDeadlineExceeded }
 
+// dies answers its first round and never again.
+func dies(due time.Duration, _, _ int) error {
+	if due == 0 {
+		return nil
+	}
+	return os.ErrDeadlineExceeded
+}
+
 func TestPollsKeepTheirPhaseHoweverLongATransactionTakes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		task := &fakeTask{took: 130 * time.Millisecond}
@@ -193,11 +201,11 @@ func TestTheEarliestDeadlineGoesFirst(t *testing.T) {
 func TestARetryWaitsForItsTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var order []string
-		dead := &fakeTask{answer: silent, order: &order}
+		dead := &fakeTask{answer: dies, order: &order}
 		a := &fakeTask{took: time.Millisecond, order: &order}
 		b := &fakeTask{took: time.Millisecond, order: &order}
-		run(t, &fakeLink{}, 2600*time.Millisecond, poll("dead", time.Second, dead), poll("a", time.Second, a), poll("b", time.Second, b))
-		want := "[dead a dead b dead a dead b"
+		run(t, &fakeLink{}, 3600*time.Millisecond, poll("dead", time.Second, dead), poll("a", time.Second, a), poll("b", time.Second, b))
+		want := "[dead a b dead a dead b dead a dead b"
 		if got := fmt.Sprint(order); len(got) < len(want) || got[:len(want)] != want {
 			t.Errorf("order %s, want %s …", got, want)
 		}
@@ -206,19 +214,35 @@ func TestARetryWaitsForItsTurn(t *testing.T) {
 
 func TestASilentDeviceIsTriedOnceMoreThanItsRetriesThenProbedEverLessOften(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		dead := &fakeTask{answer: silent}
+		dead := &fakeTask{answer: dies}
 		lane := run(t, &fakeLink{}, 10*time.Minute, poll("dead", time.Second, dead))
-		if len(dead.ended) == 0 || !errors.Is(dead.ended[0], os.ErrDeadlineExceeded) {
+		if len(dead.ended) < 2 || dead.ended[0] != nil || !errors.Is(dead.ended[1], os.ErrDeadlineExceeded) {
 			t.Fatalf("ended with %v", dead.ended)
 		}
-		if n := len(dead.stepped); n < 4+8 || n > 4+24 {
+		if first, next := dead.stepped[1], dead.stepped[4]; next-first != 3*500*time.Millisecond {
+			t.Errorf("tries at %v", dead.stepped[:5])
+		}
+		if n := len(dead.stepped); n < 1+4+8 || n > 1+4+24 {
 			t.Errorf("%d tries in ten minutes", n)
 		}
 		gap := dead.stepped[len(dead.stepped)-1] - dead.stepped[len(dead.stepped)-2]
 		if gap < 45*time.Second || gap > 62*time.Second {
 			t.Errorf("probes end up %v apart", gap)
 		}
-		if s := lane.Status(); !s.Devices[0].Silent || s.Timeouts != uint64(len(dead.stepped)) {
+		if s := lane.Status(); !s.Devices[0].Silent || s.Timeouts != uint64(len(dead.stepped)-1) {
+			t.Errorf("status %+v", s)
+		}
+	})
+}
+
+func TestADeviceThatHasNeverAnsweredIsProbedAndNotRetried(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		absent := &fakeTask{answer: silent}
+		lane := run(t, &fakeLink{}, 9*time.Second, poll("absent", time.Second, absent))
+		if n := len(absent.stepped); n < 3 || n > 4 {
+			t.Errorf("tried at %v", absent.stepped)
+		}
+		if s := lane.Status(); s.Retries != 0 || !s.Devices[0].Silent {
 			t.Errorf("status %+v", s)
 		}
 	})

@@ -216,6 +216,7 @@ func (s *Store) publish(p *plan, took time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	g := p.group
+	s.recovered()
 	s.publishSegments(p)
 	for i, c := range g.channels {
 		c.safe.Store(g.marks[i].last)

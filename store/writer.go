@@ -151,7 +151,6 @@ func (s *Store) write(ctx context.Context, g *group) {
 	for wait := minRetry; ; wait = min(2*wait, maxRetry) {
 		err := s.commit(g)
 		if err == nil {
-			s.recovered()
 			return
 		}
 		s.failed(err)
@@ -245,13 +244,11 @@ func (s *Store) failed(err error) {
 	s.stats.failures++
 }
 
+// recovered notes that a commit worked.
 func (s *Store) recovered() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.trouble != nil {
 		s.log.Info("the queue can be written again, nothing was lost", "file", s.path, "after", time.Since(s.troubleAt).Round(time.Millisecond))
 		s.trouble = nil
-		s.announceRoom()
 	}
 }
 

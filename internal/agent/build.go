@@ -152,9 +152,12 @@ func (a *Agent) buildText(c *config.Link, d transport.Dialer) (line, error) {
 }
 
 func (a *Agent) buildMCP(c *config.Link, d transport.Dialer) (line, error) {
-	l, err := mcp.NewLink(d, mcp.LinkConfig{
-		Name: c.Name, Agent: a.cfg.Agent.ID, Epoch: a.store.Epoch(), Serial: c.Transport == "serial",
-	}, a.store, a.intake.Polled(), a.clock.Now, a.log.With("link", c.Name))
+	link := mcp.LinkConfig{Name: c.Name, Agent: a.cfg.Agent.ID, Epoch: a.store.Epoch(), Serial: c.Transport == "serial"}
+	if devices := a.devicesOn(c.Name); link.Serial && len(devices) == 1 {
+		// Whoever is at the other end of a wire is known, HELLO or not.
+		link.Anonymous = devices[0].ID
+	}
+	l, err := mcp.NewLink(d, link, a.store, a.intake.Polled(), a.clock.Now, a.log.With("link", c.Name))
 	if err != nil {
 		return line{}, err
 	}

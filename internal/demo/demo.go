@@ -42,6 +42,11 @@ type Demo struct {
 	agent  *agent.Agent
 	cut    bool
 	stage  string
+	seen   struct { // of the agent, when it was asked last
+		connected bool
+		queue     uint64
+		states    map[string]string
+	}
 }
 
 // MinLength is the shortest demo that has room for the cut.
@@ -113,6 +118,7 @@ func (d *Demo) run(ctx context.Context) (Report, error) {
 		quiet, stop := context.WithTimeout(work, 10*time.Second)
 		d.plant.hush(quiet)
 		d.settle(quiet)
+		d.look()
 		stop()
 		stopAgent()
 		err = <-agentDone
@@ -224,24 +230,32 @@ func (d *Demo) interval() time.Duration {
 }
 
 func (d *Demo) show() {
-	st := d.agent.State()
 	v := view{elapsed: time.Since(d.start), length: d.cfg.Length, cut: d.cut, stage: d.stage, report: d.ledger.report()}
-	for _, c := range st.Store.Cursors {
-		v.queue += c.Lag
-	}
-	for _, u := range st.Upstreams {
-		v.connected = u.Connected
-	}
-	states := make(map[string]string)
-	for _, device := range d.agent.Devices() {
-		states[device.ID] = device.State
-	}
+	d.look()
+	v.queue, v.connected = d.seen.queue, d.seen.connected
 	for _, shown := range shownDevices() {
-		shown.state = states[shown.name]
+		shown.state = d.seen.states[shown.name]
 		shown.sent, shown.received = d.ledger.counts(shown.name)
 		v.lines = append(v.lines, shown)
 	}
 	d.screen.show(v)
+}
+
+// look asks the agent how it is. One that has stopped has nothing more to say:
+// then the last word stands.
+func (d *Demo) look() {
+	st := d.agent.State()
+	if len(st.Upstreams) == 0 {
+		return
+	}
+	d.seen.connected, d.seen.queue = st.Upstreams[0].Connected, 0
+	for _, c := range st.Store.Cursors {
+		d.seen.queue += c.Lag
+	}
+	d.seen.states = make(map[string]string)
+	for _, device := range d.agent.Devices() {
+		d.seen.states[device.ID] = device.State
+	}
 }
 
 // freeAddress is a loopback address that nobody listened on a moment ago.
