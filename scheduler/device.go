@@ -31,9 +31,7 @@ func (d *device) silent(now time.Time, every, limit time.Duration, cause error) 
 	d.reason = cause.Error()
 }
 
-func (d *device) answered(now time.Time) {
-	d.failures, d.silentUntil, d.lastGood, d.reason = 0, time.Time{}, now, ""
-}
+func (d *device) recovered() { d.failures, d.silentUntil, d.reason = 0, time.Time{}, "" }
 
 // refused notes an answer that was no good, or a line brought down. The device
 // is there, so it is not probed but asked at its period.

@@ -122,6 +122,11 @@ func (l *Lane) Run(ctx context.Context) error {
 		}
 		l.pause(ctx, time.Now().Add(l.opening.next()), nil)
 	}
+	for _, r := range l.agenda.rounds {
+		if r.begun { // the line was away when the lane was stopped
+			r.end(work, ErrLinkDown)
+		}
+	}
 	l.setState(Down, "stopped")
 	return nil
 }
@@ -253,6 +258,7 @@ func (l *Lane) turn(work context.Context, r *round) bool {
 			l.agenda.push(r)
 			return true
 		}
+		l.recovered(r, now)
 		l.close(work, r, nil)
 	case errors.As(err, &notYet):
 		l.agenda.scheduleKeeping(r, notYet.Until)
@@ -271,10 +277,19 @@ func (l *Lane) turn(work context.Context, r *round) bool {
 func (l *Lane) answered(r *round, now time.Time) {
 	l.opening.reset()
 	r.tries, r.losses = 0, 0
-	back := r.device.failures > 0
 	l.mu.Lock()
 	l.status.Transactions++
-	r.device.answered(now)
+	r.device.lastGood = now
+	l.mu.Unlock()
+}
+
+// recovered ends a device's silence. It takes a whole round: a device that
+// answers one read and is mute on the next would cost its line every retry of
+// every round.
+func (l *Lane) recovered(r *round, now time.Time) {
+	back := r.device.failures > 0
+	l.mu.Lock()
+	r.device.recovered()
 	l.mu.Unlock()
 	if back {
 		l.log.Info("device answers again", "device", r.device.id)
@@ -364,6 +379,10 @@ func (l *Lane) finish(work context.Context) {
 			ctx, cancel := context.WithTimeout(work, r.poll.Timeout)
 			more, err = r.poll.Task.Step(ctx)
 			cancel()
+			if notYet := new(NotYet); errors.As(err, &notYet) {
+				l.pause(work, notYet.Until, nil)
+				more, err = true, work.Err()
+			}
 		}
 		if r.begun {
 			r.end(work, err)

@@ -248,6 +248,21 @@ func TestADeviceThatHasNeverAnsweredIsProbedAndNotRetried(t *testing.T) {
 	})
 }
 
+func TestADeviceThatAnswersHalfARoundBacksOffLikeASilentOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		half := &fakeTask{steps: 2, took: time.Millisecond, answer: func(_ time.Duration, step, _ int) error {
+			if step == 1 {
+				return os.ErrDeadlineExceeded
+			}
+			return nil
+		}}
+		lane := run(t, &fakeLink{}, 10*time.Minute, poll("half", time.Second, half))
+		if s := lane.Status(); s.Timeouts > 30 || !s.Devices[0].Silent {
+			t.Errorf("%d time-outs in ten minutes, %+v", s.Timeouts, s.Devices[0])
+		}
+	})
+}
+
 func TestNeighboursOfASilentDeviceKeepTheirPeriods(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dead := &fakeTask{answer: silent}

@@ -99,14 +99,16 @@ func (s *Store) due() (wait time.Duration, stop bool) {
 // gather lets producers that are about to append do so, for as long as that makes
 // the group grow.
 func (s *Store) gather() {
-	for last, i := uint32(0), 0; i < maxYields; i++ {
+	still := 0
+	for last, i := uint32(0), 0; i < 20; i++ {
 		runtime.Gosched()
 		s.mu.Lock()
 		count, full := s.pending.header.count, int64(len(s.pending.segment)) > s.maxGroup/2
 		s.mu.Unlock()
-		if count == last || full {
-			return
-		}
+		if count == last {
+			if still++; still > 2 { return }
+		} else { still = 0 }
+		if full { return }
 		last = count
 	}
 }

@@ -22,7 +22,7 @@ var errLost = fmt.Errorf("%w: the demo lost records or their order", errSilent)
 
 func (c demoCommand) Run(ctx context.Context, out io.Writer, errs errorWriter) error {
 	if c.For < demo.MinLength {
-		return fmt.Errorf("%w: --for=%v is too short for the outage; at least %v", errInput, c.For, demo.MinLength)
+		return inputError{fmt.Errorf("--for=%v is too short for the outage; at least %v", c.For, demo.MinLength)}
 	}
 	screen := out
 	if c.Report == "json" {

@@ -24,9 +24,14 @@ const (
 	exitRun   = 2 // it could not run
 )
 
-// errInput marks an error whose cause is what the user gave; it has been told
-// already when it is silent.
+// errInput marks an error whose cause is what the user gave.
 var errInput = errors.New("wrong input")
+
+// inputError is one with a text of its own.
+type inputError struct{ error }
+
+// Is makes it an errInput.
+func (inputError) Is(target error) bool { return target == errInput }
 
 type commands struct {
 	Run     runCommand     `cmd:"" help:"Run the agent."`

@@ -33,7 +33,7 @@ func (c runCommand) Run(ctx context.Context, errs errorWriter) error {
 func loadConfig(path string, out io.Writer) (*config.File, error) {
 	file, problems, err := config.Load(path, os.LookupEnv)
 	if err != nil {
-		return nil, fmt.Errorf("%w: the configuration can't be read: %w", errInput, err)
+		return nil, inputError{fmt.Errorf("the configuration can't be read: %w", err)}
 	}
 	fmt.Fprint(out, problems)
 	if problems.Fatal() {

@@ -201,11 +201,17 @@ func TestTheTokenIsMadeOnceForItsOwnerAlone(t *testing.T) {
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v %v", info.Mode(), err)
 	}
-	if err := os.WriteFile(path, []byte("\n"), 0o600); err != nil {
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if token, err := admin.LoadToken(dir); err != nil || len(token) < 20 || token == first {
+		t.Errorf("an empty file, as a power cut leaves it: %q %v", token, err)
+	}
+	if err := os.WriteFile(path, []byte("short\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := admin.LoadToken(dir); err == nil {
-		t.Error("an empty token was taken")
+		t.Error("a short token was taken")
 	}
 }
 

@@ -71,7 +71,7 @@ type Device struct {
 	Driver     string    `json:"driver,omitempty"` // empty: not in the configuration, seen on a listener
 	Link       string    `json:"link,omitempty"`
 	Listen     string    `json:"listen,omitempty"`
-	State      string    `json:"state"` // "ok", "silent", "link-down" or "unheard"
+	State      string    `json:"state"` // "ok", "silent", "link-down", "away" (an MCP peer that has left) or "unheard" since the start
 	Reason     string    `json:"reason,omitempty"`
 	LastSeq    uint64    `json:"last_seq"` // records stored, ever
 	LastRecord time.Time `json:"last_record,omitzero"`

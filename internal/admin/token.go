@@ -20,21 +20,35 @@ import (
 func LoadToken(dataDir string) (string, error) {
 	path := filepath.Join(dataDir, "admin.token")
 	text, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		token := rand.Text()
-		if err := os.WriteFile(path, []byte(token+"\n"), 0o600); err != nil {
-			return "", fmt.Errorf("admin: making the token: %w", err)
-		}
-		return token, nil
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", fmt.Errorf("admin: reading the token: %w", err)
 	}
 	token := strings.TrimSpace(string(text))
+	if token == "" { // not there, or cut off by a power cut when it was made
+		token = rand.Text()
+		return token, writeToken(path, token)
+	}
 	if len(token) < 16 {
 		return "", fmt.Errorf("admin: %s holds no token of 16 characters or more; delete it, and a new one is made", path)
 	}
 	return token, nil
+}
+
+// writeToken puts the file in its place whole, or not at all.
+func writeToken(path, token string) error {
+	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return fmt.Errorf("admin: making the token: %w", err)
+	}
+	_, err = f.WriteString(token + "\n")
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(path+".new", path)
+	}
+	if err != nil {
+		return fmt.Errorf("admin: making the token: %w", err)
+	}
+	return nil
 }
 
 // guarded lets a request through that carries the token and comes from no other
@@ -43,7 +57,7 @@ func (s *Server) guarded(next http.HandlerFunc) http.HandlerFunc {
 	want := sha256.Sum256([]byte("Bearer " + s.token))
 	return func(w http.ResponseWriter, r *http.Request) {
 		if !s.ownHost(r.Host) || !s.ownOrigin(r) {
-			s.refuse(w, http.StatusForbidden, "this request comes from another site")
+			s.refuse(w, http.StatusForbidden, "this request comes from another site; use an IP address, localhost, or the name in [admin] listen")
 			return
 		}
 		got := sha256.Sum256([]byte(r.Header.Get("Authorization")))

@@ -5,6 +5,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -69,20 +70,17 @@ func New(cfg *config.File, opts Options) *Agent {
 // Run starts everything, works until ctx ends, and stops in good order: then it
 // returns nil. It fails when something can't be opened that it can't do without:
 // the data directory, the queue, a port to listen on.
-func (a *Agent) Run(ctx context.Context) error {
+func (a *Agent) Run(ctx context.Context) (err error) {
 	a.started = time.Now()
+	defer func() {
+		if a.store != nil {
+			err = errors.Join(err, a.store.Close())
+		}
+	}()
 	token, err := a.openData()
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if a.store == nil {
-			return
-		}
-		if err := a.store.Close(); err != nil {
-			a.log.Error("closing the queue", "error", err)
-		}
-	}()
 	if err := a.build(); err != nil {
 		return err
 	}
@@ -174,6 +172,9 @@ func (a *Agent) start() (stop func()) {
 func (a *Agent) drain(limit time.Duration) {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
+	for _, sink := range a.sinks {
+		sink.Flush(ctx)
+	}
 	if err := a.store.Flush(ctx); err != nil {
 		a.log.Warn("what was read last is not on disk yet", "error", err)
 	}

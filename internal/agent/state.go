@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/mcp-edge/edge-agent/internal/admin"
+	"github.com/mcp-edge/edge-agent/internal/driver/mcp"
+	wire "github.com/mcp-edge/edge-agent/mcp"
 	"github.com/mcp-edge/edge-agent/scheduler"
 	"github.com/mcp-edge/edge-agent/store"
 )
@@ -36,6 +38,7 @@ func (a *Agent) State() admin.State {
 	st := admin.State{
 		Agent: a.cfg.Agent.ID, Epoch: a.store.Epoch().String(), Version: a.opts.Version, Started: a.started,
 		Stuck: []string{}, NotReady: []string{}, Degraded: []string{}, Store: a.store.Stats(),
+		Links: []admin.Link{}, Listeners: []admin.Listener{}, Routes: []admin.Route{}, Upstreams: []admin.Upstream{},
 	}
 	if st.Store.State != store.StateOK {
 		st.NotReady = append(st.NotReady, fmt.Sprintf("the queue is %s: %s", st.Store.State, st.Store.Reason))
@@ -89,6 +92,9 @@ func (a *Agent) stateOfRoute(st *admin.State, r *route, now time.Time) {
 		st.Stuck = append(st.Stuck, fmt.Sprintf("route %s: nothing was confirmed for %s although upstream %s is there: %s",
 			r.name, now.Sub(s.SendingSince).Round(time.Second), r.upstream.name, cmp.Or(s.Reason, "no answer")))
 	}
+	if !s.FailingSince.IsZero() && now.Sub(s.FailingSince) > stuckDelivery && s.SendingSince.IsZero() {
+		st.Stuck = append(st.Stuck, fmt.Sprintf("route %s: failing for %s: %s", r.name, now.Sub(s.FailingSince).Round(time.Second), s.Reason))
+	}
 	if s.Quarantined > 0 {
 		st.Degraded = append(st.Degraded, fmt.Sprintf("route %s: %d records were set aside in quarantine.jsonl", r.name, s.Quarantined))
 	}
@@ -113,6 +119,12 @@ func (a *Agent) Devices() []admin.Device {
 			polled[d.Device] = d
 		}
 	}
+	peers := make(map[string]mcp.PeerStatus)
+	for _, l := range a.listeners {
+		for _, p := range l.server.Peers() {
+			peers[p.Sender] = p
+		}
+	}
 	list := make([]admin.Device, 0, len(stored))
 	for i := range a.cfg.Devices {
 		c := &a.cfg.Devices[i]
@@ -121,24 +133,31 @@ func (a *Agent) Devices() []admin.Device {
 			d.Lost = sink.Lost()
 		}
 		d.Timeouts = polled[c.ID].Timeouts
-		d.State, d.Reason = deviceState(links[c.Link], polled[c.ID], d.LastSeq)
+		d.State, d.Reason = deviceState(links[c.Link], polled[c.ID], peers[c.ID], stored[c.ID].Newest)
 		list = append(list, d)
 		delete(stored, c.ID)
 	}
 	for _, s := range stored {
-		list = append(list, admin.Device{ID: s.Device, State: "ok", LastSeq: s.Last, LastRecord: s.Newest})
+		d := admin.Device{ID: s.Device, LastSeq: s.Last, LastRecord: s.Newest}
+		d.State, d.Reason = deviceState(scheduler.Status{}, scheduler.DeviceStatus{}, peers[s.Device], s.Newest)
+		list = append(list, d)
 	}
 	slices.SortFunc(list, func(x, y admin.Device) int { return cmp.Compare(x.ID, y.ID) })
 	return list
 }
 
-func deviceState(l scheduler.Status, d scheduler.DeviceStatus, stored uint64) (state, reason string) {
+// deviceState sums up what is known of a device since the start. newest is the
+// time of its last record; for one that is polled it says nothing, as a time-out
+// makes a record too.
+func deviceState(l scheduler.Status, d scheduler.DeviceStatus, peer mcp.PeerStatus, newest time.Time) (state, reason string) {
 	switch {
 	case l.State == scheduler.Down:
 		return "link-down", l.Reason
 	case d.Silent:
 		return "silent", d.Reason
-	case stored == 0 && d.LastGood.IsZero():
+	case peer.State == wire.Closed && peer.Sender != "":
+		return "away", peer.Reason
+	case d.Device != "" && d.LastGood.IsZero(), d.Device == "" && newest.IsZero():
 		return "unheard", d.Reason
 	}
 	return "ok", d.Reason

@@ -99,20 +99,22 @@ func (d *Demo) newAgent(dataDir, machines string) (*agent.Agent, error) {
 func (d *Demo) run(ctx context.Context) (Report, error) {
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	agentDone, cableDone := make(chan error, 1), make(chan error, 1)
+	cableDone, agentDone := make(chan error, 1), make(chan struct{})
 	agentCtx, stopAgent := context.WithCancel(work)
 	defer stopAgent()
 	d.plant.start()
 	go func() { cableDone <- d.cable.run(work) }()
-	go func() { agentDone <- d.agent.Run(agentCtx) }()
+	var agentErr error
+	go func() {
+		defer close(agentDone)
+		agentErr = d.agent.Run(agentCtx)
+	}()
 
 	err := d.awaitLinks(ctx, agentDone)
 	d.start = time.Now()
-	d.plant.speak()
-	if err == nil {
+	if err == nil && ctx.Err() == nil {
+		d.plant.speak()
 		err = d.watch(ctx, agentDone)
-	}
-	if err == nil {
 		d.mend()
 		d.stage = "the last ones arrive"
 		quiet, stop := context.WithTimeout(work, 10*time.Second)
@@ -120,12 +122,12 @@ func (d *Demo) run(ctx context.Context) (Report, error) {
 		d.settle(quiet)
 		d.look()
 		stop()
-		stopAgent()
-		err = <-agentDone
 	}
+	stopAgent()
+	<-agentDone
 	d.plant.stop()
 	cancel()
-	err = errors.Join(err, <-cableDone)
+	err = errors.Join(err, agentErr, <-cableDone)
 	d.stage = "done"
 	d.show()
 	report := d.ledger.report()
@@ -136,7 +138,9 @@ func (d *Demo) run(ctx context.Context) (Report, error) {
 }
 
 // awaitLinks waits until the agent has opened all its links.
-func (d *Demo) awaitLinks(ctx context.Context, agentDone <-chan error) error {
+func (d *Demo) awaitLinks(ctx context.Context, agentDone <-chan struct{}) error {
+	limit := time.NewTimer(15 * time.Second)
+	defer limit.Stop()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -151,16 +155,18 @@ func (d *Demo) awaitLinks(ctx context.Context, agentDone <-chan error) error {
 		}
 		select {
 		case <-tick.C:
-		case err := <-agentDone:
-			return errors.Join(errors.New("demo: the agent ended"), err)
+		case <-limit.C:
+			return fmt.Errorf("demo: the agent has opened %d of its 3 links after 15 s", up)
+		case <-agentDone:
+			return errors.New("demo: the agent ended")
 		case <-ctx.Done():
-			return ctx.Err()
+			return nil
 		}
 	}
 }
 
 // watch shows what happens until the time is over.
-func (d *Demo) watch(ctx context.Context, agentDone <-chan error) error {
+func (d *Demo) watch(ctx context.Context, agentDone <-chan struct{}) error {
 	third := d.cfg.Length / 3
 	outage := min(third, 10*time.Second)
 	steps := []struct {
@@ -185,8 +191,8 @@ func (d *Demo) watch(ctx context.Context, agentDone <-chan error) error {
 		select {
 		case <-tick.C:
 			d.show()
-		case err := <-agentDone:
-			return errors.Join(errors.New("demo: the agent ended"), err)
+		case <-agentDone:
+			return errors.New("demo: the agent ended")
 		case <-ctx.Done(): // the user has seen enough: end in good order
 			return nil
 		}
@@ -230,7 +236,7 @@ func (d *Demo) interval() time.Duration {
 }
 
 func (d *Demo) show() {
-	v := view{elapsed: time.Since(d.start), length: d.cfg.Length, cut: d.cut, stage: d.stage, report: d.ledger.report()}
+	v := view{elapsed: min(time.Since(d.start), d.cfg.Length), length: d.cfg.Length, cut: d.cut, stage: d.stage, report: d.ledger.report()}
 	d.look()
 	v.queue, v.connected = d.seen.queue, d.seen.connected
 	for _, shown := range shownDevices() {

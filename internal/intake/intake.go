@@ -124,8 +124,7 @@ func (p *Pushed) Deliver(ctx context.Context, r record.Record) error {
 	defer cancel()
 	records := []*record.Record{&r}
 	if p.gap.Count > 0 {
-		gap := p.gap
-		records = []*record.Record{{Device: p.device, Stream: record.GapStream, Time: gap.Last, Clock: r.Clock, Gap: &gap}, &r}
+		records = []*record.Record{p.gapRecord(r.Clock), &r}
 	}
 	err := p.in.append(short, records...)
 	if err == nil {
@@ -140,6 +139,27 @@ func (p *Pushed) Deliver(ctx context.Context, r record.Record) error {
 	p.gap.Last = r.Time
 	p.lost++
 	return err
+}
+
+// Flush announces what was lost since the last record, when no further one will
+// come. It gives up when there is no room before ctx ends.
+func (p *Pushed) Flush(ctx context.Context) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.gap.Count == 0 {
+		return
+	}
+	if err := p.in.append(ctx, p.gapRecord(record.ClockUnsynced)); err != nil {
+		p.in.log.Error("lost records could not be announced", "device", p.device, "count", p.gap.Count, "error", err)
+		return
+	}
+	p.gap = record.Gap{}
+}
+
+// gapRecord announces what was lost so far. The caller holds mu.
+func (p *Pushed) gapRecord(clock record.Clock) *record.Record {
+	gap := p.gap
+	return &record.Record{Device: p.device, Stream: record.GapStream, Time: gap.Last, Clock: clock, Gap: &gap}
 }
 
 // Lost is how many records were lost since the start.

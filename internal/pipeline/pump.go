@@ -68,9 +68,10 @@ type Pump struct {
 // Status is what an operator sees of a pump. Counters start at 0 with the agent.
 type Status struct {
 	Sent         uint64    `json:"sent"`                   // records that the upstream has confirmed
-	Retries      uint64    `json:"retries"`                // batches sent again
+	Retries      uint64    `json:"retries"`                // of sending, of reading the queue, of setting aside
 	Quarantined  uint64    `json:"quarantined"`            // records set aside
-	Reason       string    `json:"reason,omitempty"`       // why the batch under way is not delivered yet
+	Reason       string    `json:"reason,omitempty"`       // what is tried again, and why
+	FailingSince time.Time `json:"failing_since,omitzero"` // since when
 	SendingSince time.Time `json:"sending_since,omitzero"` // since when it is tried
 	LastSent     time.Time `json:"last_sent,omitzero"`     // last confirmation
 }
@@ -104,6 +105,7 @@ func (p *Pump) persist(ctx context.Context, what string, do func() error) {
 	for wait := retryMin; ; wait = min(2*wait, retryMax) {
 		err := do()
 		if err == nil || ctx.Err() != nil {
+			p.note(func(s *Status) { s.Reason, s.FailingSince = "", time.Time{} })
 			return
 		}
 		p.failed(fmt.Errorf("%s: %w", what, err))
@@ -214,7 +216,7 @@ func (p *Pump) sent(n int) {
 	now := time.Now()
 	p.note(func(s *Status) {
 		s.Sent += uint64(n)
-		s.LastSent, s.Reason = now, ""
+		s.LastSent = now
 	})
 }
 
@@ -222,6 +224,9 @@ func (p *Pump) failed(err error) {
 	var news bool
 	p.note(func(s *Status) {
 		news = s.Reason != err.Error()
+		if s.FailingSince.IsZero() {
+			s.FailingSince = time.Now()
+		}
 		s.Retries++
 		s.Reason = err.Error()
 	})

@@ -19,6 +19,11 @@ type Quarantine struct {
 	mu   sync.Mutex
 }
 
+// maxQuarantine bounds the file, in bytes. At the bound a refused record holds up
+// its route, which status tells, until somebody has looked at the file and moved
+// it away.
+const maxQuarantine = 64 << 20
+
 // NewQuarantine names the file; it is made with the first record.
 func NewQuarantine(path string) *Quarantine { return &Quarantine{path: path} }
 
@@ -44,7 +49,13 @@ func (q *Quarantine) Add(route string, r *record.Record, cause error) error {
 	if err != nil {
 		return fmt.Errorf("quarantine: %w", err)
 	}
-	_, err = f.Write(append(line, '\n'))
+	info, err := f.Stat()
+	if err == nil && info.Size()+int64(len(line)) > maxQuarantine {
+		err = fmt.Errorf("%s has reached %d MiB; see why records are refused, then move it away", q.path, maxQuarantine>>20)
+	}
+	if err == nil {
+		_, err = f.Write(append(line, '\n'))
+	}
 	if err == nil {
 		err = f.Sync()
 	}

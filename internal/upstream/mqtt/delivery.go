@@ -24,7 +24,7 @@ type delivery struct {
 	left  int    // records without PUBACK
 	open  int    // of these, in flight on link
 
-	held  bool // the broker's quota is exceeded: send no more until it has answered the rest
+	held  bool // the broker takes no more for now: wait until it has answered the rest
 	retry backoff
 
 	refused     bool
@@ -42,6 +42,11 @@ func (d *delivery) run(ctx context.Context) error {
 	defer context.AfterFunc(ctx, s.wake)()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	defer func() {
+		if s.holding == d {
+			s.holding, s.heldFor = nil, ""
+		}
+	}()
 	for d.left > 0 {
 		switch {
 		case ctx.Err() != nil:
@@ -93,15 +98,24 @@ func (d *delivery) answered(i int, ack *packets.Puback) {
 			d.left--
 		}
 		d.retry.reset()
+		if d.session.holding == d {
+			d.session.holding, d.session.heldFor = nil, ""
+		}
 	case passing(ack.ReasonCode):
 		d.held = true
+		d.session.holding = d
+		d.session.heldFor = "the broker does not take topic " + d.topic.of(&d.batch[i]) + " now: " + ackText(ack)
 	default:
-		text := ""
-		if ack.Properties != nil {
-			text = ack.Properties.ReasonString
-		}
-		d.refuse(i, reasonText(ack.ReasonCode, text))
+		d.refuse(i, ackText(ack))
 	}
+}
+
+func ackText(ack *packets.Puback) string {
+	text := ""
+	if ack.Properties != nil {
+		text = ack.Properties.ReasonString
+	}
+	return reasonText(ack.ReasonCode, text)
 }
 
 // wants tells whether run has something to do that does not depend on room.
@@ -119,12 +133,12 @@ func (d *delivery) refusedError() error {
 		d.session.endpoint, r.Seq, r.Device, d.topic.of(r), d.refusal, upstream.ErrRefused)
 }
 
-// pause gives a broker whose quota is exceeded some time, then begins again with
-// what it did not take.
+// pause gives a broker that takes no more some time, then begins again with what
+// it did not take.
 func (d *delivery) pause(ctx context.Context) {
 	s := d.session
 	wait := d.retry.next()
-	s.log.Warn("the broker's quota is exceeded, sending again later", "endpoint", s.endpoint, "wait", wait)
+	s.log.Warn("sending again later", "endpoint", s.endpoint, "wait", wait, "reason", s.heldFor)
 	s.mu.Unlock()
 	select {
 	case <-time.After(wait):

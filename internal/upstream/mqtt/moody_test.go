@@ -78,14 +78,14 @@ func TestAMessageBeyondTheQuotaIsSentAgain(t *testing.T) {
 func TestAMessageThatEndsTheConnectionIsFoundAndRefused(t *testing.T) {
 	address := moodyBroker(t, func(topic string, _ int64) (packets.Code, bool) {
 		if strings.Contains(topic, "evil") {
-			return packets.ErrNotAuthorized, true
+			return packets.ErrPayloadFormatInvalid, true
 		}
 		return packets.CodeSuccess, false
 	})
 	u := run(t, address, config())
 	batch := append(records("good", 1, 20), records("evil", 1, 1)...)
 	err := u.Send(t.Context(), append(batch, records("good", 21, 40)...))
-	if !errors.Is(err, upstream.ErrRefused) || !strings.Contains(err.Error(), "device evil") || !strings.Contains(err.Error(), "not authorised") {
+	if !errors.Is(err, upstream.ErrRefused) || !strings.Contains(err.Error(), "device evil") || !strings.Contains(err.Error(), "the payload is not allowed") {
 		t.Errorf("got %v", err)
 	}
 	send(t, u, "good", 21, 40, 10)

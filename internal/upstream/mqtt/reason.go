@@ -45,20 +45,30 @@ func reasonText(code byte, fromBroker string) string {
 }
 
 // passing tells whether a PUBACK's reason says nothing about the message
-// itself, so that the same one may be taken later.
+// itself, so that the same one may be taken later: the broker has too much to
+// do, or its access rules are (still) wrong, as they often are while a plant is
+// being set up. Such records wait in the queue, and go out once it is mended.
 func passing(code byte) bool {
-	const (
-		identifierInUse = 0x91
-		quotaExceeded   = 0x97
-	)
-	return code == identifierInUse || code == quotaExceeded
+	switch code {
+	case unspecified, implementationSpecific, notAuthorised, identifierInUse, quotaExceeded:
+		return true
+	}
+	return false
 }
+
+const (
+	unspecified            = 0x80
+	implementationSpecific = 0x83
+	notAuthorised          = 0x87
+	identifierInUse        = 0x91
+	quotaExceeded          = 0x97
+)
 
 // blamesMessage tells whether a DISCONNECT may be a message's fault. Some
 // brokers close the connection where others would refuse in the PUBACK.
 func blamesMessage(code byte) bool {
 	switch code {
-	case 0x81, 0x82, 0x83, 0x87, 0x90, 0x95, 0x99:
+	case 0x81, 0x82, 0x90, 0x95, 0x99:
 		return true
 	}
 	return false

@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -44,7 +45,9 @@ type session struct {
 	changed sync.Cond
 	link    *link // nil: not connected
 	closed  bool
-	reason  string // why there is no link
+	reason  string    // why there is no link
+	holding *delivery // waits for a broker that is there and does not take its messages for now
+	heldFor string    // why
 	retry   backoff
 
 	// suspects counts the messages that were in flight when a broker closed the
@@ -284,7 +287,10 @@ func (s *session) wake() {
 func (s *session) status() upstream.Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return upstream.Status{Connected: s.link != nil && !s.closed, Reason: s.reason, Endpoint: s.endpoint}
+	return upstream.Status{
+		Connected: s.link != nil && !s.closed && s.heldFor == "",
+		Reason:    cmp.Or(s.reason, s.heldFor), Endpoint: s.endpoint,
+	}
 }
 
 // AddToSession is how paho would send by itself.
