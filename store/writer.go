@@ -15,6 +15,10 @@ const (
 	// timer would cost each producer its whole period.
 	maxYields = 20
 
+	// quietYields in a row that bring nothing end that wait: one alone may have
+	// gone to somebody who does not append.
+	quietYields = 3
+
 	// quiet between two commits is when there is time for work that can wait.
 	quiet = 20 * time.Millisecond
 
@@ -99,17 +103,19 @@ func (s *Store) due() (wait time.Duration, stop bool) {
 // gather lets producers that are about to append do so, for as long as that makes
 // the group grow.
 func (s *Store) gather() {
-	still := 0
-	for last, i := uint32(0), 0; i < 20; i++ {
+	last, still := uint32(0), 0
+	for i := 0; i < maxYields && still < quietYields; i++ {
 		runtime.Gosched()
 		s.mu.Lock()
 		count, full := s.pending.header.count, int64(len(s.pending.segment)) > s.maxGroup/2
 		s.mu.Unlock()
-		if count == last {
-			if still++; still > 2 { return }
-		} else { still = 0 }
-		if full { return }
-		last = count
+		if full {
+			return
+		}
+		still++
+		if count != last {
+			last, still = count, 0
+		}
 	}
 }
 
