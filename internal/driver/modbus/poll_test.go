@@ -248,7 +248,7 @@ func TestWhatWasReadBeforeATimeOutIsDelivered(t *testing.T) {
 func TestADeadSlaveCostsItsNeighboursNothingAndEachAnswerBecomesARecord(t *testing.T) {
 	onALine(t, []int{1, 2, 3}, func(p *plant, slaves map[int]*modbusslave.Slave) {
 		slaves[2].Always(modbusslave.Dead)
-		slaves[3].Next(modbusslave.BadCRC, nil, nil, modbusslave.WrongUnit, nil, modbusslave.Late(500*time.Millisecond))
+		slaves[3].Next(nil, modbusslave.BadCRC, nil, nil, modbusslave.WrongUnit, nil, modbusslave.Late(500*time.Millisecond))
 		var sinks [3]sink
 		var polls []*modbus.Poll
 		for i, unit := range []int{1, 2, 3} {
