@@ -3,35 +3,12 @@ package mcp
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"os"
 	"time"
 
 	"github.com/mcp-edge/edge-agent/transport"
 )
-
-// inbound is a channel that the peer publishes on.
-type inbound struct {
-	name     string
-	received uint64 // highest number handed to the handler
-	safe     uint64 // highest number that is on disk
-	ackDue   bool
-	resend   uint64    // to be said in the next ACK, as resend_from
-	holeSaid time.Time // when the hole behind received was named last
-	holeAt   uint64    // received, then
-}
-
-// window counts records on their way to the disk.
-type window struct{ records, bytes int }
-
-// pending is a PUBLISH on its way to the disk.
-type pending struct {
-	channel *inbound
-	last    uint64
-	size    window
-	commit  Commit
-}
 
 // read hands on what the peer says until nothing more can come. Once the
 // session has ended it only listens for the peer to hang up, so that what the
@@ -171,133 +148,4 @@ func (s *Session) handleEnd(f Frame) error {
 		s.finishWith(ending{err: e, tell: &Error{Code: CodeOK}, closed: true})
 	}
 	return e
-}
-
-func (s *Session) handleAck(payload []byte) error {
-	acks, err := ParseAck(s.acks[:0], payload)
-	if err != nil {
-		return err
-	}
-	s.acks = acks
-	for _, p := range acks {
-		for _, o := range s.cfg.Outboxes {
-			if o.cfg.Channel != p.Channel {
-				continue
-			}
-			if err := o.acknowledge(p); err != nil {
-				return err
-			}
-		}
-	}
-	s.wake()
-	return nil
-}
-
-func (s *Session) handlePublish(ctx context.Context, payload []byte) error {
-	p := &s.publish
-	if err := p.Unmarshal(payload); err != nil {
-		return err
-	}
-	channel, err := s.channel(p.Channel)
-	if err != nil {
-		return err
-	}
-	fits, err := s.admit(channel, p)
-	if err != nil || !fits {
-		return err
-	}
-	s.blocked.Store(true)
-	commit, err := s.handler.Publish(ctx, p)
-	s.heard.Store(int64(time.Since(s.start)))
-	s.blocked.Store(false)
-	if err != nil {
-		return err
-	}
-	s.cfg.Counters.Publishes.Add(1)
-	s.cfg.Counters.Records.Add(uint64(p.Len()))
-
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	channel.received = p.Last()
-	if commit == nil && len(s.pending) == 0 {
-		channel.safe, channel.ackDue = p.Last(), true
-		s.wake()
-		return nil
-	}
-	size := window{p.Len(), p.Bytes()}
-	s.held.records += size.records
-	s.held.bytes += size.bytes
-	s.pending = append(s.pending, pending{channel: channel, last: p.Last(), size: size, commit: commit})
-	if len(s.pending) == 1 {
-		s.wake() // the writer waits for the first one
-	}
-	return nil
-}
-
-// channel finds the state of a channel, asking the handler for one that the
-// handshake did not name.
-func (s *Session) channel(name []byte) (*inbound, error) {
-	s.mu.Lock()
-	c, n, anonymous := s.inbound[string(name)], len(s.inbound), s.peer.Anonymous
-	s.mu.Unlock()
-	if c != nil {
-		return c, nil
-	}
-	if n == MaxChannels {
-		return nil, fmt.Errorf("%w: more than %d channels", ErrPayload, MaxChannels)
-	}
-	c = &inbound{name: string(name)}
-	if err := checkName("the channel's name", c.name); err != nil {
-		return nil, err
-	}
-	if !anonymous {
-		safe, err := s.handler.Channel(c.name)
-		if err != nil {
-			return nil, err
-		}
-		c.received, c.safe = safe, safe
-	}
-	s.mu.Lock()
-	s.inbound[c.name] = c
-	s.mu.Unlock()
-	return c, nil
-}
-
-// admit decides by its numbers whether p goes to the handler.
-func (s *Session) admit(c *inbound, p *Publish) (bool, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.peer.Anonymous {
-		switch {
-		case p.Previous > c.received:
-			s.nameHole(c)
-			return false, nil
-		case p.Last() <= c.received:
-			s.cfg.Counters.Repeats.Add(uint64(p.Len()))
-			c.ackDue = true
-			s.wake()
-			return false, nil
-		}
-		p.skip(c.received)
-		s.cfg.Counters.Repeats.Add(uint64(p.repeats))
-	}
-	if s.held.records+p.Len() > s.cfg.WindowRecords || s.held.bytes+p.Bytes() > s.cfg.WindowBytes {
-		return false, refuse(CodeWindowExceeded, "%d records with %d bytes are not acknowledged yet, and %d with %d came; the window is %d with %d",
-			s.held.records, s.held.bytes, p.Len(), p.Bytes(), s.cfg.WindowRecords, s.cfg.WindowBytes)
-	}
-	return true, nil
-}
-
-// nameHole asks for what is missing. All that was under way behind the hole is
-// refused as well, so it is named once and then only now and then: else each of
-// those frames would be sent again as often.
-func (s *Session) nameHole(c *inbound) {
-	s.cfg.Counters.Holes.Add(1)
-	now := time.Now()
-	if c.holeAt == c.received && now.Sub(c.holeSaid) < holeRepeat {
-		return
-	}
-	c.holeAt, c.holeSaid = c.received, now
-	c.resend, c.ackDue = c.received+1, true
-	s.wake()
 }

@@ -12,6 +12,7 @@ package transport
 
 import (
 	"context"
+	"crypto/tls"
 	"time"
 )
 
@@ -47,7 +48,9 @@ type Conn interface {
 	// SetWriteDeadline is the same for Write.
 	SetWriteDeadline(t time.Time) error
 
-	// Info describes the Conn; it does not change while the Conn is open.
+	// Info describes the Conn. It does not change while the Conn is open, but for
+	// this: an accepted Conn finishes its handshake in the first Read or Write,
+	// so what the handshake tells is there once that has returned.
 	Info() Info
 
 	// Close ends the Conn and unblocks Read and Write, which then fail with
@@ -69,9 +72,11 @@ type Dialer interface {
 
 // Listener accepts Conns. Accept may be called concurrently.
 type Listener interface {
-	// Accept waits for the next Conn. It fails with net.ErrClosed after Close
-	// and with ctx's error when ctx ends; on any other error the Listener still
-	// works, and the caller waits a little and calls again.
+	// Accept waits for the next Conn. Its handshake, if there is one, is made by
+	// the first Read or Write under their deadlines, so that one slow peer keeps
+	// nobody waiting. Accept fails with net.ErrClosed after Close and with ctx's
+	// error when ctx ends; on any other error the Listener still works, and the
+	// caller waits a little and calls again.
 	Accept(ctx context.Context) (Conn, error)
 
 	// Endpoint names what is listened on, with the port that was really taken.
@@ -111,11 +116,47 @@ type Info struct {
 	Transport  string // "tcp", "serial", …
 	Local      string // our address; empty where there is none
 	Remote     string // the peer's address, or the device file
-	MaxMessage int    // largest message in bytes that Write takes; 0: no limit of the transport's
+	MaxMessage int    // a message is a datagram, of at most so many bytes; 0: a stream, without a limit of the transport's
 	HalfDuplex bool   // only one side may speak at a time
 	Reliable   bool   // what was written arrives whole, or the Conn fails
 	Ordered    bool   // messages arrive in the order of writing
 	// CharTime is the time one character takes on the wire; 0 where there is no
 	// such thing. Modbus RTU measures its silences in it.
 	CharTime time.Duration
+
+	// Names are those in the certificate that the peer has proven to hold: its
+	// DNS and URI names, and its common name. Empty without a certificate.
+	Names []string
+	// Confirmed is closed once the peer is known to be there now. What it said
+	// before may be a replay (0-RTT data, RFC 8446, section 8), and must not have
+	// effects that a repetition would have again. nil: it was known from the start.
+	Confirmed <-chan struct{}
+	// Streams are more streams of the same connection; nil where the Conn is all
+	// there is. They end with the Conn.
+	Streams Streams
 }
+
+// Streams carry messages beside a Conn, each in an order of its own, so that a
+// packet that is lost holds up one of them. They may be used concurrently.
+type Streams interface {
+	// Open opens a stream on which only we write, waiting until ctx ends for the
+	// peer to allow one more. Its Read fails.
+	Open(ctx context.Context) (Conn, error)
+
+	// Accept waits for a stream that the peer has opened. Its Write fails. The
+	// error is that of a Conn's Read, or ctx's.
+	Accept(ctx context.Context, f Framer) (Conn, error)
+
+	// Datagrams carries messages that may be lost, repeated and reordered, each
+	// at most its MaxMessage long; its Close does nothing to the Conn. It is nil
+	// if the peer takes none.
+	Datagrams() Conn
+}
+
+// TLS returns the configuration for one new connection, so that certificates
+// can be renewed while others stay open; it returns the same one until
+// something has changed, because session tickets belong to it. A nil TLS means
+// a connection without.
+//
+// It is called for every connection, concurrently, and must not block.
+type TLS func() *tls.Config

@@ -18,7 +18,8 @@ func rooms() [][]string {
 		{"internal/clock", "internal/pty"},
 		{"transport"},
 		{"transport/internal"},
-		{"transport/tcp", "transport/serial", "transport/transporttest", "mcp", "store", "scheduler"},
+		{"transport/tcp", "transport/udp", "transport/quic", "transport/serial", "transport/transporttest", "mcp", "store", "scheduler"},
+		{"internal/auth", "internal/dialin"},
 		{"internal/upstream", "internal/intake", "internal/driver/mcp", "internal/driver/modbus", "internal/driver/text"},
 		{"internal/upstream/mqtt", "internal/upstream/file"},
 		{"internal/pipeline"},
@@ -37,10 +38,12 @@ func rooms() [][]string {
 func forbidden() map[string][]string {
 	const module = "github.com/mcp-edge/edge-agent/"
 	toml, bolt := "github.com/BurntSushi/toml", "go.etcd.io/bbolt"
+	quic, dtls := "github.com/quic-go/quic-go", "github.com/pion/dtls/v3"
 	return map[string][]string{
 		"record":            {"net", "os", "net/http", toml, bolt},
 		"transport":         {toml, bolt, "log/slog", module + "record"},
-		"mcp":               {"net/http", toml, bolt},
+		"mcp":               {"net/http", toml, bolt, quic, dtls},
+		"internal/auth":     {toml, bolt, quic, dtls, module + "mcp"},
 		"store":             {"net", "net/http", toml},
 		"scheduler":         {bolt, toml, "google.golang.org/grpc", module + "record", module + "store"},
 		"internal/driver":   {toml, bolt, module + "transport/tcp", module + "transport/serial"},

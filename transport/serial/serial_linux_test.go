@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"testing"
 	"time"
 
@@ -191,7 +192,7 @@ func TestInfoTellsWhatASerialLineIs(t *testing.T) {
 		Transport: "serial", Remote: path, HalfDuplex: true, Ordered: true,
 		CharTime: settings().charTime(),
 	}
-	if info != want {
+	if !reflect.DeepEqual(info, want) {
 		t.Errorf("got %+v, want %+v", info, want)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"reflect"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -23,7 +24,7 @@ func infoTellsWhatAndWhere(t *testing.T, h Harness) {
 		t.Errorf("%+v has a negative limit", info)
 	}
 	conn.Close()
-	if conn.Info() != info {
+	if !reflect.DeepEqual(conn.Info(), info) {
 		t.Errorf("it was %+v, and is %+v after Close", info, conn.Info())
 	}
 }
