@@ -32,6 +32,9 @@ const (
 	CodeUnknownMethod   Code = 15 // of a REQUEST
 	CodeInternal        Code = 16 // the sender's own fault
 	CodeEpochSpent      Code = 17 // the receiver knows numbers of this epoch that the sender never gave: take a new epoch
+	CodeUnauthorized    Code = 18 // who the peer is was not proven: no token or certificate, or not a good one
+	CodeTokenExpired    Code = 19 // the token's time is over: connect again with a fresh one
+	CodeRateExceeded    Code = 20 // more records in a time than is allowed
 )
 
 func (c Code) String() string {
@@ -39,6 +42,7 @@ func (c Code) String() string {
 		"ok", "bad frame", "unknown version", "unknown command", "bad payload", "not allowed", "too large", "busy",
 		"window exceeded", "hello expected", "hello time-out", "heartbeat missed", "unexpected command", "going away",
 		"replaced", "unknown method", "internal error", "epoch spent",
+		"unauthorized", "token expired", "rate exceeded",
 	}
 	if int64(c) < int64(len(names)) {
 		return names[c]

@@ -134,16 +134,6 @@ func (NoHandler) Request(_ context.Context, r Request) Response {
 	return Response{Code: CodeUnknownMethod, Reason: "no method " + r.Method}
 }
 
-// Counters of one or more Sessions; they only rise. Any field may be read at
-// any time.
-type Counters struct {
-	BadFrames atomic.Uint64 // that came from peers on links that do not resynchronise
-	Publishes atomic.Uint64 // PUBLISH frames taken
-	Records   atomic.Uint64 // in them, without repeats
-	Repeats   atomic.Uint64 // records that were there already
-	Holes     atomic.Uint64 // PUBLISH frames refused because something before them is missing
-}
-
 // State of a Session.
 type State uint32
 
