@@ -32,7 +32,7 @@ func (s *sink) Publish(_ context.Context, p *mcp.Publish) (mcp.Commit, error) {
 // of 256 bytes; what a store adds is left out.
 func BenchmarkSessions64(b *testing.B) {
 	const sessions = 64
-	l, err := tcp.Listen(b.Context(), "127.0.0.1:0", func() transport.Framer { return mcp.NewStreamFramer(0) })
+	l, err := tcp.Listen(b.Context(), "127.0.0.1:0", func() transport.Framer { return mcp.NewStreamFramer(0) }, nil)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -49,7 +49,7 @@ func BenchmarkSessions64(b *testing.B) {
 			running.Go(func() { _ = mcp.NewSession(c, cfg, new(sink)).Run(ctx) })
 		}
 	})
-	dialer := tcp.NewDialer(l.Endpoint()[len("tcp "):])
+	dialer := tcp.NewDialer(l.Endpoint()[len("tcp "):], nil)
 	publishers := make([]*mcp.Publisher, sessions)
 	for i := range publishers {
 		p, err := mcp.NewPublisher(mcp.PublisherConfig{Session: mcp.Config{Name: "press-" + strconv.Itoa(i)}, Dialer: dialer})

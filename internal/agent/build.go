@@ -81,7 +81,7 @@ func dialer(c *config.Link) (transport.Dialer, error) {
 	case "serial":
 		return serial.NewDialer(c.Address, c.Serial), nil
 	case "tcp":
-		return tcp.NewDialer(c.Address), nil
+		return tcp.NewDialer(c.Address, nil), nil
 	}
 	return nil, fmt.Errorf("no transport %q", c.Transport)
 }
@@ -261,7 +261,7 @@ func (a *Agent) buildListener(c *config.Listen) (*listener, error) {
 	return &listener{
 		name: c.Name, server: server,
 		listen: func(ctx context.Context) (transport.Listener, error) {
-			return tcp.Listen(ctx, c.Address, server.Framer)
+			return tcp.Listen(ctx, c.Address, server.Framer, nil)
 		},
 	}, nil
 }

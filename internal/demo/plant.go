@@ -65,7 +65,7 @@ func newPlant(ctx context.Context, l *ledger, machines string) (*plant, error) {
 	}
 	for _, name := range []string{"press-1", "press-2"} {
 		publisher, err := mcp.NewPublisher(mcp.PublisherConfig{
-			Session: mcp.Config{Name: name}, Dialer: tcp.NewDialer(machines), RetryMax: time.Second,
+			Session: mcp.Config{Name: name}, Dialer: tcp.NewDialer(machines, nil), RetryMax: time.Second,
 		})
 		if err != nil {
 			return nil, fmt.Errorf("demo: %w", err)

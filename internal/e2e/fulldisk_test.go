@@ -48,7 +48,7 @@ file = { path = %q }
 `, disk, port, out))
 	a := run(t, config, admin)
 	p, err := mcp.NewPublisher(mcp.PublisherConfig{
-		Session: mcp.Config{Name: "press-1"}, Dialer: tcp.NewDialer(fmt.Sprintf("127.0.0.1:%d", port)),
+		Session: mcp.Config{Name: "press-1"}, Dialer: tcp.NewDialer(fmt.Sprintf("127.0.0.1:%d", port), nil),
 		RetryMin: 10 * time.Millisecond, RetryMax: 100 * time.Millisecond,
 	})
 	if err != nil {

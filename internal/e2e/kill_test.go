@@ -50,7 +50,7 @@ file = { path = %q }
 	for i, name := range devices {
 		p, err := mcp.NewPublisher(mcp.PublisherConfig{
 			Session:  mcp.Config{Name: name},
-			Dialer:   tcp.NewDialer(fmt.Sprintf("127.0.0.1:%d", port)),
+			Dialer:   tcp.NewDialer(fmt.Sprintf("127.0.0.1:%d", port), nil),
 			RetryMin: 10 * time.Millisecond, RetryMax: 100 * time.Millisecond,
 		})
 		if err != nil {

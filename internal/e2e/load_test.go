@@ -36,7 +36,7 @@ func generateLoad(ctx context.Context, address string) error {
 	devices, ctx := errgroup.WithContext(ctx)
 	for i := range loadDevices {
 		d, err := mcpdevice.New(mcpdevice.Config{
-			Publisher: mcp.PublisherConfig{Session: mcp.Config{Name: "press-" + strconv.Itoa(i)}, Dialer: tcp.NewDialer(address)},
+			Publisher: mcp.PublisherConfig{Session: mcp.Config{Name: "press-" + strconv.Itoa(i)}, Dialer: tcp.NewDialer(address, nil)},
 			Count:     loadRecords, Payload: loadPayload,
 		})
 		if err != nil {

@@ -27,6 +27,7 @@ const readSize = 64 << 10
 // Dialer dials one address. It may be used concurrently.
 type Dialer struct {
 	address string
+	secure  transport.TLS
 	pool    *framed.Pool
 }
 
@@ -34,8 +35,8 @@ var _ transport.Dialer = (*Dialer)(nil)
 
 // NewDialer takes "host:port". A host name is looked up at each Dial, and its
 // addresses are tried in turn.
-func NewDialer(address string) *Dialer {
-	return &Dialer{address: address, pool: framed.NewPool(readSize)}
+func NewDialer(address string, secure transport.TLS) *Dialer {
+	return &Dialer{address: address, secure: secure, pool: framed.NewPool(readSize)}
 }
 
 // Dial implements transport.Dialer. Without a deadline in ctx the kernel gives

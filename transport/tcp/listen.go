@@ -17,6 +17,7 @@ import (
 type Listener struct {
 	listener *net.TCPListener
 	framers  func() transport.Framer
+	secure   transport.TLS
 	pool     *framed.Pool
 
 	turn    chan struct{} // held by the one Accept that waits in the kernel
@@ -29,7 +30,7 @@ var _ transport.Listener = (*Listener)(nil)
 // Listen listens on "host:port"; port 0 takes a free one, which Endpoint names,
 // and an empty host takes every address of the machine. framers makes the
 // Framer of each Conn. ctx bounds the look-up of a host name only.
-func Listen(ctx context.Context, address string, framers func() transport.Framer) (*Listener, error) {
+func Listen(ctx context.Context, address string, framers func() transport.Framer, secure transport.TLS) (*Listener, error) {
 	config := net.ListenConfig{KeepAliveConfig: keepAlive()}
 	l, err := config.Listen(ctx, "tcp", address)
 	if err != nil {
@@ -38,6 +39,7 @@ func Listen(ctx context.Context, address string, framers func() transport.Framer
 	return &Listener{
 		listener: l.(*net.TCPListener),
 		framers:  framers,
+		secure:   secure,
 		pool:     framed.NewPool(readSize),
 		turn:     make(chan struct{}, 1),
 		closed:   make(chan struct{}),

@@ -44,7 +44,7 @@ func openDialed(t *testing.T, f transport.Framer) (transport.Conn, transporttest
 		t.Fatal(err)
 	}
 	defer l.Close()
-	conn, err := NewDialer(l.Addr().String()).Dial(t.Context(), f)
+	conn, err := NewDialer(l.Addr().String(), nil).Dial(t.Context(), f)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +56,7 @@ func openDialed(t *testing.T, f transport.Framer) (transport.Conn, transporttest
 }
 
 func openAccepted(t *testing.T, f transport.Framer) (transport.Conn, transporttest.Far) {
-	l, err := Listen(t.Context(), "127.0.0.1:0", func() transport.Framer { return f })
+	l, err := Listen(t.Context(), "127.0.0.1:0", func() transport.Framer { return f }, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +78,7 @@ func absent(t *testing.T) transport.Dialer {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	return NewDialer(l.Addr().String())
+	return NewDialer(l.Addr().String(), nil)
 }
 
 // stuck dials a socket whose queue of unaccepted connections is full: Linux
@@ -105,15 +105,15 @@ func stuck(t *testing.T) transport.Dialer {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { first.Close() })
-	return NewDialer(address.String())
+	return NewDialer(address.String(), nil)
 }
 
 func listen(t *testing.T, f func() transport.Framer) (transport.Listener, transport.Dialer) {
-	l, err := Listen(t.Context(), "127.0.0.1:0", f)
+	l, err := Listen(t.Context(), "127.0.0.1:0", f, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return l, NewDialer(l.listener.Addr().String())
+	return l, NewDialer(l.listener.Addr().String(), nil)
 }
 
 func TestAPeerThatOnlyStopsSendingIsLost(t *testing.T) {
@@ -197,7 +197,7 @@ func connectedTo(t *testing.T, port int) (fds []int) {
 func TestATakenPortIsPermanent(t *testing.T) {
 	l, _ := listen(t, framers)
 	defer l.Close()
-	_, err := Listen(t.Context(), l.(*Listener).listener.Addr().String(), framers)
+	_, err := Listen(t.Context(), l.(*Listener).listener.Addr().String(), framers, nil)
 	if !errors.Is(err, transport.ErrPermanent) {
 		t.Errorf("Listen: %v", err)
 	}
@@ -205,10 +205,10 @@ func TestATakenPortIsPermanent(t *testing.T) {
 
 func TestAnAddressThatIsNoneIsPermanent(t *testing.T) {
 	for _, address := range []string{"127.0.0.1", "127.0.0.1:1:2", "[::1"} {
-		if _, err := NewDialer(address).Dial(t.Context(), framers()); !errors.Is(err, transport.ErrPermanent) {
+		if _, err := NewDialer(address, nil).Dial(t.Context(), framers()); !errors.Is(err, transport.ErrPermanent) {
 			t.Errorf("Dial %s: %v", address, err)
 		}
-		if _, err := Listen(t.Context(), address, framers); !errors.Is(err, transport.ErrPermanent) {
+		if _, err := Listen(t.Context(), address, framers, nil); !errors.Is(err, transport.ErrPermanent) {
 			t.Errorf("Listen %s: %v", address, err)
 		}
 	}

@@ -112,7 +112,7 @@ func connected(b *testing.B) (transport.Conn, net.Conn) {
 		b.Fatal(err)
 	}
 	defer l.Close()
-	c, err := NewDialer(l.Addr().String()).Dial(b.Context(), framers())
+	c, err := NewDialer(l.Addr().String(), nil).Dial(b.Context(), framers())
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -135,7 +135,7 @@ func startServer(t testing.TB, q driver.Queue, cfg driver.ServerConfig) *server 
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := tcp.Listen(t.Context(), "127.0.0.1:0", s.Framer)
+	l, err := tcp.Listen(t.Context(), "127.0.0.1:0", s.Framer, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,7 +24,7 @@ func TestWhatIsAcknowledgedIsInTheQueueInOrder(t *testing.T) {
 	s := startServer(t, b.store, driver.ServerConfig{})
 	var devices sync.WaitGroup
 	for _, name := range []string{"press-1", "press-2", "press-3"} {
-		d := newDevice(t, name, tcp.NewDialer(s.address), 1000)
+		d := newDevice(t, name, tcp.NewDialer(s.address, nil), 1000)
 		devices.Go(func() { mustRun(t, d.Run) })
 	}
 	devices.Wait()
@@ -63,7 +63,7 @@ func (c *cutConn) Write(b []byte) error {
 func TestABrokenConnectionNeitherLosesNorRepeats(t *testing.T) {
 	b := openStore(t, t.TempDir(), store.Config{})
 	s := startServer(t, b.store, driver.ServerConfig{})
-	d := newDevice(t, "press-1", unsteady{tcp.NewDialer(s.address), 2}, 5000)
+	d := newDevice(t, "press-1", unsteady{tcp.NewDialer(s.address, nil), 2}, 5000)
 	mustRun(t, d.Run)
 	expectNumbered(t, b.read(t, 5000))
 	if got := s.Stats(); got.Accepted < 3 {
@@ -85,7 +85,7 @@ func TestARestartedAgentGoesOnWhereItWas(t *testing.T) {
 		stopStore := background(t, s.Run)
 		srv := startServer(t, s, driver.ServerConfig{})
 		publisher, err := mcp.NewPublisher(mcp.PublisherConfig{
-			Session: mcp.Config{Name: "press-1", Epoch: 7}, Dialer: tcp.NewDialer(srv.address),
+			Session: mcp.Config{Name: "press-1", Epoch: 7}, Dialer: tcp.NewDialer(srv.address, nil),
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -113,7 +113,7 @@ func TestAFullQueueStopsAcknowledgementsAndResumesByItself(t *testing.T) {
 	b := openStore(t, t.TempDir(), store.Config{MaxSize: 256 << 10})
 	s := startServer(t, b.store, driver.ServerConfig{})
 	d, err := mcpdevice.New(mcpdevice.Config{
-		Publisher: mcp.PublisherConfig{Session: mcp.Config{Name: "press-1"}, Dialer: tcp.NewDialer(s.address)},
+		Publisher: mcp.PublisherConfig{Session: mcp.Config{Name: "press-1"}, Dialer: tcp.NewDialer(s.address, nil)},
 		Payload:   1000, Count: 1000,
 	})
 	if err != nil {
@@ -140,7 +140,7 @@ func TestAFullQueueStopsAcknowledgementsAndResumesByItself(t *testing.T) {
 func TestBadPeersHurtNobodyElse(t *testing.T) {
 	b := openStore(t, t.TempDir(), store.Config{})
 	s := startServer(t, b.store, driver.ServerConfig{})
-	good := newDevice(t, "press-1", tcp.NewDialer(s.address), 20000)
+	good := newDevice(t, "press-1", tcp.NewDialer(s.address, nil), 20000)
 	var running sync.WaitGroup
 	running.Go(func() { mustRun(t, good.Run) })
 	heartbeat, err := mcp.AppendFrame(nil, mcp.Version2, mcp.CommandHeartbeat, nil)
@@ -202,7 +202,7 @@ func misbehave(t *testing.T, address, say string, code mcp.Code) {
 func TestAConnectionTooManyIsToldSo(t *testing.T) {
 	b := openStore(t, t.TempDir(), store.Config{})
 	s := startServer(t, b.store, driver.ServerConfig{ListenConfig: driver.ListenConfig{MaxConnections: 1, HelloTimeout: time.Minute}})
-	first := newDevice(t, "press-1", tcp.NewDialer(s.address), 0)
+	first := newDevice(t, "press-1", tcp.NewDialer(s.address, nil), 0)
 	stop := background(t, first.Run)
 	eventually(t, "the first peer", func() bool { return s.Stats().Records > 0 })
 	misbehave(t, s.address, "", mcp.CodeBusy)
@@ -217,7 +217,7 @@ func TestASenderThatConnectsAnewReplacesItsOlderSession(t *testing.T) {
 	s := startServer(t, b.store, driver.ServerConfig{})
 	ended := make(chan error, 1)
 	open := func(epoch record.Epoch) *mcp.Session {
-		conn, err := tcp.NewDialer(s.address).Dial(t.Context(), mcp.NewStreamFramer(0))
+		conn, err := tcp.NewDialer(s.address, nil).Dial(t.Context(), mcp.NewStreamFramer(0))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -256,7 +256,7 @@ func say(t *testing.T, s *server, sender string, records ...record.Record) error
 	if err := o.Publish(t.Context(), records...); err != nil {
 		t.Fatal(err)
 	}
-	conn, err := tcp.NewDialer(s.address).Dial(t.Context(), mcp.NewStreamFramer(0))
+	conn, err := tcp.NewDialer(s.address, nil).Dial(t.Context(), mcp.NewStreamFramer(0))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -347,7 +347,7 @@ func TestADeviceThatCannotSayHelloIsKnownByItsAddress(t *testing.T) {
 func TestStoppingTheServerTellsItsPeers(t *testing.T) {
 	b := openStore(t, t.TempDir(), store.Config{})
 	s := startServer(t, b.store, driver.ServerConfig{})
-	conn, err := tcp.NewDialer(s.address).Dial(t.Context(), mcp.NewStreamFramer(0))
+	conn, err := tcp.NewDialer(s.address, nil).Dial(t.Context(), mcp.NewStreamFramer(0))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -387,7 +387,7 @@ func BenchmarkServer64(b *testing.B) {
 	for i := range devices {
 		d, err := mcpdevice.New(mcpdevice.Config{
 			Publisher: mcp.PublisherConfig{
-				Session: mcp.Config{Name: fmt.Sprintf("press-%d", i)}, Dialer: tcp.NewDialer(s.address),
+				Session: mcp.Config{Name: fmt.Sprintf("press-%d", i)}, Dialer: tcp.NewDialer(s.address, nil),
 			},
 			Payload: 256, Count: uint64(b.N/devices + 1),
 		})

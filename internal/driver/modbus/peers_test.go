@@ -85,7 +85,7 @@ func pymodbus(t *testing.T) map[string]*modbus.Link {
 	line := serial.NewDialer(ours, serial.Config{Baud: 19200, DataBits: 8, Parity: "none", StopBits: 1})
 	return map[string]*modbus.Link{
 		"RTU":        opened(t, line, modbus.FramingRTU),
-		"Modbus TCP": opened(t, tcp.NewDialer("127.0.0.1:"+port), modbus.FramingTCP),
+		"Modbus TCP": opened(t, tcp.NewDialer("127.0.0.1:"+port, nil), modbus.FramingTCP),
 	}
 }
 

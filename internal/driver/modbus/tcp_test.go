@@ -40,7 +40,7 @@ func onTCP(t *testing.T, framing string) (*modbus.Link, [2]*modbusslave.Slave) {
 		cancel()
 		serving.Wait()
 	})
-	return opened(t, tcp.NewDialer(ln.Addr().String()), framing), slaves
+	return opened(t, tcp.NewDialer(ln.Addr().String(), nil), framing), slaves
 }
 
 func ask(t *testing.T, link *modbus.Link, unit int, timeout time.Duration, first, count int) ([]byte, error) {
@@ -120,14 +120,14 @@ func TestATransactionEndsAtOnceWhenItIsCancelled(t *testing.T) {
 }
 
 func TestAGatewayThatIsNotThereIsLostAndNotTheDevicesFault(t *testing.T) {
-	link, err := modbus.NewLink(tcp.NewDialer("127.0.0.1:1"), modbus.LinkConfig{Framing: modbus.FramingTCP}, quiet)
+	link, err := modbus.NewLink(tcp.NewDialer("127.0.0.1:1", nil), modbus.LinkConfig{Framing: modbus.FramingTCP}, quiet)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := link.Open(t.Context()); !errors.Is(err, transport.ErrLost) {
 		t.Errorf("%v", err)
 	}
-	if _, err := modbus.NewLink(tcp.NewDialer("127.0.0.1:1"), modbus.LinkConfig{}, quiet); err == nil {
+	if _, err := modbus.NewLink(tcp.NewDialer("127.0.0.1:1", nil), modbus.LinkConfig{}, quiet); err == nil {
 		t.Error("a link without a framing was made")
 	}
 }

@@ -137,7 +137,7 @@ func TestTheTextDriverHearsAReceiverOnATCPConnection(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	wantAll(t, tcp.NewDialer(l.Addr().String()), text.Config{Format: text.FormatNMEA}, func() io.Writer {
+	wantAll(t, tcp.NewDialer(l.Addr().String(), nil), text.Config{Format: text.FormatNMEA}, func() io.Writer {
 		c, err := l.Accept()
 		if err != nil {
 			t.Error(err)
