@@ -123,6 +123,9 @@ type Info struct {
 	// CharTime is the time one character takes on the wire; 0 where there is no
 	// such thing. Modbus RTU measures its silences in it.
 	CharTime time.Duration
+	// Lost is closed when the line has gone, also while nobody reads or writes;
+	// nil where only those notice.
+	Lost <-chan struct{}
 
 	// Names are those in the certificate that the peer has proven to hold: its
 	// DNS and URI names, and its common name. Empty without a certificate.

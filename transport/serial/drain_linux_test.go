@@ -45,7 +45,7 @@ func (s *slowPort) Close() error {
 func slowLine(t *testing.T) (transport.Conn, *slowPort) {
 	t.Helper()
 	_, path := pair(t)
-	stream, err := open(path, settings())
+	stream, _, err := open(path, settings(), new(tally))
 	if err != nil {
 		t.Fatal(err)
 	}

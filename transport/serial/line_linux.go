@@ -20,19 +20,31 @@ type line struct {
 	control control
 	expiry  framed.Deadline // the write deadline, for the time after the last byte was handed over
 	closing chan struct{}
+	watch   *watch
+	tally   *tally
+	echo    *echo // nil where what is sent does not come back
 }
 
 var _ framed.Stream = (*line)(nil)
 
 var errUnplugged = errors.New("the device hung up: unplugged?")
 
-// Fill names what a line that hangs up answers, which tells a user nothing.
+// Fill leaves the echo out, and names what a line that hangs up answers, which
+// tells a user nothing.
 func (l *line) Fill(in *framed.Buffer, wait bool) (int, error) {
-	n, err := l.Descriptor.Fill(in, wait)
-	if errors.Is(err, io.EOF) || errors.Is(err, unix.EIO) {
-		err = errUnplugged
+	for {
+		n, err := l.Descriptor.Fill(in, wait)
+		if errors.Is(err, io.EOF) || errors.Is(err, unix.EIO) {
+			err = errUnplugged
+		}
+		if l.echo == nil || n == 0 || err != nil {
+			return n, err
+		}
+		read := in.Space()[:n]
+		if n = copy(read, read[l.echo.heard(read):]); n > 0 {
+			return n, nil
+		}
 	}
-	return n, err
 }
 
 // Write returns when the last bit has left, as far as the driver can tell. When
@@ -40,6 +52,9 @@ func (l *line) Fill(in *framed.Buffer, wait bool) (int, error) {
 func (l *line) Write(p []byte) (int, error) {
 	l.control.setWriting(true)
 	defer l.control.setWriting(false)
+	if l.echo != nil {
+		l.echo.sent(p)
+	}
 	n, err := l.Descriptor.Write(p)
 	if err == nil {
 		err = l.drain()
@@ -74,6 +89,8 @@ func (l *line) SetWriteDeadline(t time.Time) error {
 func (l *line) Close() error {
 	close(l.closing)
 	l.expiry.Set(time.Time{})
+	l.tally.closing(l)
+	l.watch.close()
 	// The claim on the device is given up first, so that whoever finds the lock
 	// free finds the port free too.
 	return errors.Join(l.control.close(), l.Descriptor.Close())

@@ -1,10 +1,12 @@
 package serial
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"time"
 
 	"go.bug.st/serial"
 	"golang.org/x/sys/unix"
@@ -13,38 +15,59 @@ import (
 	"github.com/mcp-edge/edge-agent/transport/internal/framed"
 )
 
-// open returns a line that is set, claimed and empty.
-func open(path string, config Config) (framed.Stream, error) {
+// open returns a line that is set, claimed and empty, and a channel that is
+// closed when the device hangs up. Its errors are counted in t.
+func open(path string, config Config, t *tally) (stream framed.Stream, lost <-chan struct{}, err error) {
 	mode, err := config.mode()
 	if err != nil {
-		return nil, transport.Permanent(err)
+		return nil, nil, transport.Permanent(err)
 	}
 	// Ours first: once the library has set TIOCEXCL, nobody but root may open.
 	file, err := os.OpenFile(path, os.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, openError(err)
+		if errors.Is(err, fs.ErrPermission) && justAppeared(path) {
+			return nil, nil, missing("permission denied, but the device has only just appeared: its group may still be set")
+		}
+		return nil, nil, openError(err)
 	}
-	l := &line{closing: make(chan struct{})}
-	if l.Descriptor, err = framed.NewDescriptor(file); err != nil {
-		file.Close()
-		return nil, openError(err)
-	}
-	if err := l.claim(); err != nil {
-		file.Close()
-		return nil, openError(err)
-	}
-	port, err := serial.Open(path, mode)
-	if err != nil {
-		// Either the settings are refused, or the device has just gone.
-		if claimErr := l.claim(); claimErr != nil {
-			err = claimErr
+	l := &line{closing: make(chan struct{}), tally: t}
+	if err := l.take(file, path, config, mode); err != nil {
+		if l.watch != nil {
+			l.watch.close()
 		}
 		file.Close()
-		return nil, openError(err)
+		return nil, nil, openError(err)
 	}
-	l.control.port = port
+	t.opened(l)
+	return l, l.watch.lost, nil
+}
+
+// take makes a line of an open device. When it fails, what it has opened is
+// closed, but for file and watch.
+func (l *line) take(file *os.File, path string, config Config, mode *serial.Mode) (err error) {
+	if l.Descriptor, err = framed.NewDescriptor(file); err != nil {
+		return err
+	}
+	if err := l.claim(); err != nil {
+		return err
+	}
+	if config.Echo {
+		l.echo = &echo{bad: l.tally.badEcho}
+	}
+	if config.RS485 != nil {
+		if err := l.rs485(*config.RS485); err != nil {
+			return err
+		}
+	}
+	if l.watch, err = newWatch(l.Descriptor); err != nil {
+		return err
+	}
+	if l.control.port, err = serial.Open(path, mode); err != nil {
+		// Either the settings are refused, or the device has just gone.
+		return cmp.Or(l.claim(), err)
+	}
 	l.control.dropInput()
-	return l, nil
+	return nil
 }
 
 // mode is the library's name for the settings.
@@ -89,10 +112,32 @@ func (l *line) claim() error {
 	return errors.Join(ctlErr, err)
 }
 
+// rs485 makes the port switch direction.
+func (l *line) rs485(r RS485) error {
+	var err error
+	ctlErr := l.Control(func(fd uintptr) { err = setRS485(fd, r) })
+	return errors.Join(ctlErr, err)
+}
+
+// settling is how long a new device file may still belong to root, until udev
+// has given it its group.
+const settling = 5 * time.Second
+
+// justAppeared tells a device file so new that udev may be at work on it.
+func justAppeared(path string) bool {
+	var st unix.Stat_t
+	if unix.Stat(path, &st) != nil {
+		return false
+	}
+	return time.Since(time.Unix(st.Ctim.Unix())).Abs() < settling
+}
+
 // openError says what is wrong with the device and what to do about it.
 func openError(err error) error {
 	var port *serial.PortError
 	switch {
+	case errors.Is(err, transport.ErrPermanent):
+		return err
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENXIO), errors.Is(err, unix.ENODEV):
 		return missing("no such device: plug it in, or correct the path")
 	case errors.Is(err, unix.EIO):
@@ -108,11 +153,3 @@ func openError(err error) error {
 	}
 	return transport.Lost(err)
 }
-
-// missing is a device that is not there. It is of class transport.ErrLost, but
-// nothing was lost.
-type missing string
-
-func (m missing) Error() string { return string(m) }
-
-func (m missing) Is(target error) bool { return target == transport.ErrLost }

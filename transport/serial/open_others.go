@@ -9,6 +9,18 @@ import (
 	"github.com/mcp-edge/edge-agent/transport/internal/framed"
 )
 
-func open(string, Config) (framed.Stream, error) {
-	return nil, transport.Permanent(errors.New("serial lines work on Linux only"))
+var errLinuxOnly = errors.New("serial lines work on Linux only")
+
+func open(string, Config, *tally) (framed.Stream, <-chan struct{}, error) {
+	return nil, nil, transport.Permanent(errLinuxOnly)
 }
+
+func (roots) ports() ([]Port, error) { return nil, errLinuxOnly }
+
+func (roots) find(USB) (string, error) { return "", transport.Permanent(errLinuxOnly) }
+
+func (roots) findUsers([]Port) {}
+
+type tally struct{}
+
+func (*tally) counters() Counters { return Counters{} }

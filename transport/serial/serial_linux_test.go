@@ -190,7 +190,10 @@ func TestInfoTellsWhatASerialLineIs(t *testing.T) {
 	info := dial(t, NewDialer(path, settings()), framer()).Info()
 	want := transport.Info{
 		Transport: "serial", Remote: path, HalfDuplex: true, Ordered: true,
-		CharTime: settings().charTime(),
+		CharTime: settings().charTime(), Lost: info.Lost,
+	}
+	if info.Lost == nil {
+		t.Error("it does not tell when it has gone")
 	}
 	if !reflect.DeepEqual(info, want) {
 		t.Errorf("got %+v, want %+v", info, want)

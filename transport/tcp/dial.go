@@ -7,12 +7,14 @@ package tcp
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"time"
 
 	"github.com/mcp-edge/edge-agent/transport"
 	"github.com/mcp-edge/edge-agent/transport/internal/framed"
+	"github.com/mcp-edge/edge-agent/transport/internal/secure"
 )
 
 // A peer that vanished without a word is noticed after Idle + Count × Interval,
@@ -27,16 +29,23 @@ const readSize = 64 << 10
 // Dialer dials one address. It may be used concurrently.
 type Dialer struct {
 	address string
-	secure  transport.TLS
+	secure  *secure.Source // nil: without TLS
 	pool    *framed.Pool
 }
 
 var _ transport.Dialer = (*Dialer)(nil)
 
 // NewDialer takes "host:port". A host name is looked up at each Dial, and its
-// addresses are tried in turn.
-func NewDialer(address string, secure transport.TLS) *Dialer {
-	return &Dialer{address: address, secure: secure, pool: framed.NewPool(readSize)}
+// addresses are tried in turn. With config the Conns speak TLS, 1.3 at least,
+// and the peer's certificate must be made out to config's ServerName, or to the
+// host if there is none.
+func NewDialer(address string, config transport.TLS) *Dialer {
+	d := &Dialer{address: address, pool: framed.NewPool(readSize)}
+	if config != nil {
+		host, _, _ := net.SplitHostPort(address) // Dial complains of a bad one
+		d.secure = secure.NewSource(config, host)
+	}
+	return d
 }
 
 // Dial implements transport.Dialer. Without a deadline in ctx the kernel gives
@@ -47,7 +56,33 @@ func (d *Dialer) Dial(ctx context.Context, f transport.Framer) (transport.Conn, 
 	if err != nil {
 		return nil, fmt.Errorf("%s: dial: %w", d.Endpoint(), dialError(ctx, err))
 	}
-	return newConn(c.(*net.TCPConn), f, d.pool)
+	if d.secure == nil {
+		return newConn(c.(*net.TCPConn), f, d.pool)
+	}
+	secured, err := d.dialTLS(ctx, c.(*net.TCPConn), f)
+	if err != nil {
+		return nil, fmt.Errorf("%s: dial: %w", d.Endpoint(), err)
+	}
+	return secured, nil
+}
+
+// dialTLS takes over c.
+func (d *Dialer) dialTLS(ctx context.Context, c *net.TCPConn, f transport.Framer) (transport.Conn, error) {
+	config, err := d.secure.Config()
+	if err != nil {
+		_ = c.Close()
+		return nil, err
+	}
+	stream, err := newTLS(c, d.pool, config, tls.Client)
+	if err != nil {
+		_ = c.Close()
+		return nil, transport.Lost(err)
+	}
+	if err := stream.handshakeWithin(ctx); err != nil {
+		_ = stream.Close()
+		return nil, tlsDialError(err)
+	}
+	return newSecureConn(stream, f, d.pool, info(c)), nil
 }
 
 // Endpoint implements transport.Dialer.
@@ -55,17 +90,20 @@ func (d *Dialer) Endpoint() string { return "tcp " + d.address }
 
 // newConn takes over c.
 func newConn(c *net.TCPConn, f transport.Framer, p *framed.Pool) (transport.Conn, error) {
-	info := transport.Info{
+	stream, err := framed.NewDescriptor(c)
+	if err != nil {
+		_ = c.Close()
+		return nil, fmt.Errorf("tcp %s: %w", c.RemoteAddr(), transport.Lost(err))
+	}
+	return framed.New(stream, f, p, info(c)), nil
+}
+
+func info(c *net.TCPConn) transport.Info {
+	return transport.Info{
 		Transport: "tcp",
 		Local:     c.LocalAddr().String(),
 		Remote:    c.RemoteAddr().String(),
 		Reliable:  true,
 		Ordered:   true,
 	}
-	stream, err := framed.NewDescriptor(c)
-	if err != nil {
-		_ = c.Close()
-		return nil, fmt.Errorf("tcp %s: %w", info.Remote, transport.Lost(err))
-	}
-	return framed.New(stream, f, p, info), nil
 }

@@ -40,6 +40,21 @@ func dialError(ctx context.Context, err error) error {
 	return unreached(plain(err).Error())
 }
 
+// tlsDialError says of a handshake that failed what dialError says of a
+// connection: nothing was lost, it did not come about.
+func tlsDialError(err error) error {
+	var end refused
+	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return err
+	case errors.As(err, &end) && end.settled:
+		return transport.Permanent(errors.New(end.reason))
+	case errors.As(err, &end):
+		return unreached(end.reason)
+	}
+	return unreached("the TLS handshake failed: " + plain(err).Error())
+}
+
 // isTimeout: net gave up by its own clock. With several addresses each gets a
 // share of the time, so this need not be the end of the context.
 func isTimeout(err error) bool {

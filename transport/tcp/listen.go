@@ -2,6 +2,7 @@ package tcp
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/mcp-edge/edge-agent/transport"
 	"github.com/mcp-edge/edge-agent/transport/internal/framed"
+	"github.com/mcp-edge/edge-agent/transport/internal/secure"
 )
 
 // Listener accepts connections on one address. It may be used concurrently and
@@ -17,7 +19,7 @@ import (
 type Listener struct {
 	listener *net.TCPListener
 	framers  func() transport.Framer
-	secure   transport.TLS
+	secure   *secure.Source // nil: without TLS
 	pool     *framed.Pool
 
 	turn    chan struct{} // held by the one Accept that waits in the kernel
@@ -29,21 +31,25 @@ var _ transport.Listener = (*Listener)(nil)
 
 // Listen listens on "host:port"; port 0 takes a free one, which Endpoint names,
 // and an empty host takes every address of the machine. framers makes the
-// Framer of each Conn. ctx bounds the look-up of a host name only.
-func Listen(ctx context.Context, address string, framers func() transport.Framer, secure transport.TLS) (*Listener, error) {
-	config := net.ListenConfig{KeepAliveConfig: keepAlive()}
-	l, err := config.Listen(ctx, "tcp", address)
+// Framer of each Conn. With config the Conns speak TLS, 1.3 at least, and shake
+// hands in their first Read or Write. ctx bounds the look-up of a host name only.
+func Listen(ctx context.Context, address string, framers func() transport.Framer, config transport.TLS) (*Listener, error) {
+	listen := net.ListenConfig{KeepAliveConfig: keepAlive()}
+	bound, err := listen.Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("tcp %s: listen: %w", address, listenError(ctx, err))
 	}
-	return &Listener{
-		listener: l.(*net.TCPListener),
+	l := &Listener{
+		listener: bound.(*net.TCPListener),
 		framers:  framers,
-		secure:   secure,
 		pool:     framed.NewPool(readSize),
 		turn:     make(chan struct{}, 1),
 		closed:   make(chan struct{}),
-	}, nil
+	}
+	if config != nil {
+		l.secure = secure.NewSource(config, "")
+	}
+	return l, nil
 }
 
 // Accept implements transport.Listener.
@@ -58,14 +64,31 @@ func (l *Listener) Accept(ctx context.Context) (transport.Conn, error) {
 	}
 	c, err := l.acceptUntil(ctx)
 	switch {
-	case err == nil:
+	case err == nil && l.secure == nil:
 		return newConn(c, l.framers(), l.pool)
+	case err == nil:
+		return l.acceptTLS(c)
 	case errors.Is(err, net.ErrClosed):
 		return nil, l.fail(net.ErrClosed)
 	case ctx.Err() != nil:
 		return nil, l.fail(ctx.Err())
 	}
 	return nil, l.fail(plain(err))
+}
+
+// acceptTLS takes over c.
+func (l *Listener) acceptTLS(c *net.TCPConn) (transport.Conn, error) {
+	config, err := l.secure.Config()
+	if err != nil {
+		_ = c.Close()
+		return nil, l.fail(err)
+	}
+	stream, err := newTLS(c, l.pool, config, tls.Server)
+	if err != nil {
+		_ = c.Close()
+		return nil, l.fail(transport.Lost(err))
+	}
+	return newSecureConn(stream, l.framers(), l.pool, info(c)), nil
 }
 
 // acceptUntil gives up when ctx ends. The Listener's only deadline serves for

@@ -3,6 +3,7 @@ package tcp
 import (
 	"bufio"
 	"bytes"
+	"crypto/tls"
 	"encoding/binary"
 	"net"
 	"testing"
@@ -47,6 +48,11 @@ func BenchmarkReadingFramesWithBufio(b *testing.B) {
 	}
 	defer peer.Close()
 	go flood(peer)
+	readWithBufio(b, conn)
+}
+
+func readWithBufio(b *testing.B, conn net.Conn) {
+	b.Helper()
 	r := bufio.NewReaderSize(conn, 64<<10)
 	b.ReportAllocs()
 	for b.Loop() {
@@ -63,6 +69,43 @@ func BenchmarkReadingFramesWithBufio(b *testing.B) {
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "frames/s")
 }
 
+// The same with TLS.
+func BenchmarkReadingFramesWithTLS(b *testing.B) {
+	conn, peer := connectedTLS(b)
+	go flood(peer)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := conn.Read(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "frames/s")
+}
+
+// The yardstick of that: crypto/tls and a bufio.Reader.
+func BenchmarkReadingFramesWithCryptoTLSAndBufio(b *testing.B) {
+	ca := transporttest.NewCA(b)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		flood(tls.Server(c, ca.Server()()))
+	}()
+	conn, err := tls.Dial("tcp", l.Addr().String(), ca.Client()())
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer conn.Close()
+	readWithBufio(b, conn)
+}
+
 func flood(peer net.Conn) {
 	piece := bytes.Repeat(frame(), 256)
 	for {
@@ -75,6 +118,16 @@ func flood(peer net.Conn) {
 // A request and its answer, with the deadlines and the Discard of a poll.
 func BenchmarkRoundTrip(b *testing.B) {
 	conn, peer := connected(b)
+	roundTrips(b, conn, peer)
+}
+
+func BenchmarkRoundTripWithTLS(b *testing.B) {
+	conn, peer := connectedTLS(b)
+	roundTrips(b, conn, peer)
+}
+
+func roundTrips(b *testing.B, conn transport.Conn, peer net.Conn) {
+	b.Helper()
 	go func() {
 		buf := make([]byte, 64<<10)
 		for {
@@ -103,6 +156,17 @@ func BenchmarkRoundTrip(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+func connectedTLS(b *testing.B) (transport.Conn, net.Conn) {
+	b.Helper()
+	ca := transporttest.NewCA(b)
+	conn, peer := openDialedTLS(b, ca.Server(), ca.Client(), framers())
+	b.Cleanup(func() {
+		conn.Close()
+		peer.Close()
+	})
+	return conn, peer
 }
 
 func connected(b *testing.B) (transport.Conn, net.Conn) {

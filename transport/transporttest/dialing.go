@@ -1,8 +1,10 @@
 package transporttest
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"strings"
 	"testing"
@@ -73,14 +75,14 @@ func acceptedAndDialedTalkToEachOther(t *testing.T, h Harness) {
 	}
 	l, d := h.Listen(t, framers)
 	defer l.Close()
-	var accepted transport.Conn
-	accepting := start(func() (err error) { accepted, err = l.Accept(t.Context()); return err })
-	dialed, err := d.Dial(t.Context(), framers())
-	if err != nil {
+	var accepted, dialed transport.Conn
+	welcoming := start(func() (err error) { accepted, err = welcome(t.Context(), l); return err })
+	greeting := start(func() (err error) { dialed, err = greet(t.Context(), d); return err })
+	if err := greeting.result(t); err != nil {
 		t.Fatal(err)
 	}
 	defer dialed.Close()
-	if err := accepting.result(t); err != nil {
+	if err := welcoming.result(t); err != nil {
 		t.Fatal(err)
 	}
 	defer accepted.Close()
@@ -92,6 +94,35 @@ func acceptedAndDialedTalkToEachOther(t *testing.T, h Harness) {
 		}
 		expect(t, way.to, numbered(n))
 	}
+}
+
+// hello is what the dialing side says first: some transports have no Conn to
+// accept before that.
+func hello() []byte { return Frame([]byte("hello")) }
+
+// greet dials and says hello. Whoever hangs up before that has been read may
+// overtake it.
+func greet(ctx context.Context, d transport.Dialer) (transport.Conn, error) {
+	c, err := d.Dial(ctx, framers())
+	if err != nil {
+		return nil, err
+	}
+	return c, c.Write(hello())
+}
+
+// welcome accepts, and reads the hello: an accepted Conn makes its handshake,
+// for which Dial waits, in its first Read.
+func welcome(ctx context.Context, l transport.Listener) (transport.Conn, error) {
+	c, err := l.Accept(ctx)
+	if err != nil {
+		return nil, err
+	}
+	_ = c.SetReadDeadline(time.Now().Add(patience))
+	if msg, err := c.Read(); err != nil || !bytes.Equal(msg, hello()) {
+		c.Close()
+		return nil, fmt.Errorf("the first message is %q: %w", msg, err)
+	}
+	return c, nil
 }
 
 func acceptEndsWithItsContext(t *testing.T, h Harness) {
@@ -111,9 +142,12 @@ func acceptEndsWithItsContext(t *testing.T, h Harness) {
 	expectContextError(t, accept(ctx, l)(), context.Canceled)
 
 	// The Listener still works, for the one who waits in it too.
-	if err := start(dial(t.Context(), d)).result(t); err != nil {
+	var dialed transport.Conn
+	greeting := start(func() (err error) { dialed, err = greet(t.Context(), d); return err })
+	if err := greeting.result(t); err != nil {
 		t.Fatal(err)
 	}
+	defer dialed.Close()
 	if err := other.result(t); err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +178,7 @@ func closeUnblocksEveryAccept(t *testing.T, h Harness) {
 
 func accept(ctx context.Context, l transport.Listener) func() error {
 	return func() error {
-		c, err := l.Accept(ctx)
+		c, err := welcome(ctx, l)
 		if err == nil {
 			c.Close()
 		}

@@ -4,6 +4,8 @@ import (
 	"net"
 	"testing"
 	"time"
+
+	"github.com/mcp-edge/edge-agent/transport"
 )
 
 func closeUnblocksRead(t *testing.T, h Harness) {
@@ -28,7 +30,8 @@ func closeUnblocksWrite(t *testing.T, h Harness) {
 
 func aClosedConnIsClosedForEverything(t *testing.T, h Harness) {
 	conn, far := open(t, h, &LengthFramer{})
-	send(t, far, append(numbered(1), numbered(2)...))
+	send(t, far, numbered(1))
+	send(t, far, numbered(2))
 	expect(t, conn, numbered(1)) // the second is likely to be there already
 	for range 3 {
 		if err := conn.Close(); err != nil {
@@ -43,8 +46,12 @@ func aClosedConnIsClosedForEverything(t *testing.T, h Harness) {
 }
 
 func aDeadPeerIsLostAndNeverClosed(t *testing.T, h Harness) {
+	if h.Silent {
+		return
+	}
 	conn, far := open(t, h, &LengthFramer{})
 	far.Close()
+	knock(conn)
 	for range 2 {
 		_, err := receive(t, conn)
 		expectLost(t, err)
@@ -59,10 +66,14 @@ func aDeadPeerIsLostAndNeverClosed(t *testing.T, h Harness) {
 }
 
 func aDeadPeerEndsABlockedRead(t *testing.T, h Harness) {
+	if h.Silent {
+		return
+	}
 	conn, far := open(t, h, &LengthFramer{})
 	blocked := start(read(conn))
 	blocked.untilBlocked(t)
 	far.Close()
+	knock(conn)
 	expectLost(t, blocked.result(t))
 }
 
@@ -98,6 +109,14 @@ func whatADeadPeerHadSaidIsRead(t *testing.T, h Harness) {
 	}
 	_, err := receive(t, conn)
 	expectLost(t, err)
+}
+
+// knock sends a datagram, which is how the other side's network comes to say
+// that nobody is there any more.
+func knock(conn transport.Conn) {
+	if conn.Info().MaxMessage > 0 {
+		_ = conn.Write([]byte("x")) // may notice it at once, or only then
+	}
 }
 
 // writeUntilItFails: the first bytes to a dead peer may still seem to pass.

@@ -26,61 +26,105 @@ type Harness struct {
 	// the end of its context; nil where dialing never waits.
 	Stuck func(t *testing.T) transport.Dialer
 
+	// Silent says that the peer can be gone without the Conn's ever noticing:
+	// datagrams that nobody answers for.
+	Silent bool
+
 	// Listen returns a Listener, and a Dialer that reaches it; nil where there
 	// is no listening. The suite closes the Listener.
 	Listen func(t *testing.T, framers func() transport.Framer) (transport.Listener, transport.Dialer)
 }
 
-// Far is the other end of a Conn's line, as the bytes on it. Close unblocks its
-// Read and Write. One that also has an Abort() error can die without a goodbye.
+// Far is the other end of a Conn's line, as the bytes on it; one Write or Read
+// is a datagram where there are such. Close unblocks its Read and Write. One that also has an Abort() error can die without a goodbye.
 type Far interface {
 	io.ReadWriteCloser
 }
 
-// Run checks an implementation against the contract in transport.go.
+// Run checks an implementation against the contract in transport.go. What is
+// checked depends on whether its Conns carry streams or datagrams, which Info
+// says; datagrams must not be lost, repeated or reordered on the line under
+// test, while few of them are under way.
 func Run(t *testing.T, h Harness) {
-	for _, c := range []struct {
-		name string
-		test func(*testing.T, Harness)
-	}{
-		{"InfoTellsWhatAndWhere", infoTellsWhatAndWhere},
-		{"AMessageArrivesWholeHoweverItIsCut", aMessageArrivesWholeHoweverItIsCut},
-		{"MessagesInOnePieceArriveOneByOne", messagesInOnePieceArriveOneByOne},
-		{"WriteSendsTheBytesAsTheyAre", writeSendsTheBytesAsTheyAre},
-		{"ALargeMessagePassesBothWays", aLargeMessagePassesBothWays},
-		{"AMessageBeyondTheLimitIsRefusedAndTheNextIsRead", aMessageBeyondTheLimitIsRefusedAndTheNextIsRead},
-		{"AMessageWithoutAnEndIsDroppedAtTheLimit", aMessageWithoutAnEndIsDroppedAtTheLimit},
-		{"WriteRefusesMoreThanMaxMessage", writeRefusesMoreThanMaxMessage},
-		{"NoiseIsReportedAndTheNextMessageIsRead", noiseIsReportedAndTheNextMessageIsRead},
-		{"SilenceEndsAMessage", silenceEndsAMessage},
-		{"SilenceIsSeenByReadsThatAreShorter", silenceIsSeenByReadsThatAreShorter},
-		{"ReadingAndWritingAtTheSameTime", readingAndWritingAtTheSameTime},
-		{"DiscardDropsWhatHasArrived", discardDropsWhatHasArrived},
-
-		{"AReadDeadlineKeepsWhatHasArrived", aReadDeadlineKeepsWhatHasArrived},
-		{"AReadDeadlineReachesABlockedRead", aReadDeadlineReachesABlockedRead},
-		{"AReadDeadlineCanBeMovedAway", aReadDeadlineCanBeMovedAway},
-		{"AWriteDeadlineEndsAWriteThatNobodyReads", aWriteDeadlineEndsAWriteThatNobodyReads},
-		{"AWriteDeadlineReachesABlockedWrite", aWriteDeadlineReachesABlockedWrite},
-
-		{"CloseUnblocksRead", closeUnblocksRead},
-		{"CloseUnblocksWrite", closeUnblocksWrite},
-		{"AClosedConnIsClosedForEverything", aClosedConnIsClosedForEverything},
-		{"ADeadPeerIsLostAndNeverClosed", aDeadPeerIsLostAndNeverClosed},
-		{"ADeadPeerEndsABlockedRead", aDeadPeerEndsABlockedRead},
-		{"APeerThatDiesWithoutAGoodbyeIsLost", aPeerThatDiesWithoutAGoodbyeIsLost},
-		{"WhatADeadPeerHadSaidIsRead", whatADeadPeerHadSaidIsRead},
-
-		{"DialingWhatIsAbsentIsLost", dialingWhatIsAbsentIsLost},
-		{"DialEndsWithItsContext", dialEndsWithItsContext},
-		{"AcceptedAndDialedTalkToEachOther", acceptedAndDialedTalkToEachOther},
-		{"AcceptEndsWithItsContext", acceptEndsWithItsContext},
-		{"CloseUnblocksEveryAccept", closeUnblocksEveryAccept},
-	} {
+	kind := onStreams
+	if carriesDatagrams(t, h) {
+		kind = onDatagrams
+	}
+	for _, c := range cases() {
+		if c.kind&kind == 0 {
+			continue
+		}
 		t.Run(c.name, func(t *testing.T) {
 			before := goleak.IgnoreCurrent()
 			t.Cleanup(func() { goleak.VerifyNone(t, before) })
 			c.test(t, h)
 		})
+	}
+}
+
+// kind says which Conns a case is about.
+type kind int
+
+const (
+	onStreams kind = 1 << iota
+	onDatagrams
+	always = onStreams | onDatagrams
+)
+
+func carriesDatagrams(t *testing.T, h Harness) bool {
+	conn, far := h.Open(t, framers())
+	defer far.Close()
+	defer conn.Close()
+	return conn.Info().MaxMessage > 0
+}
+
+type testCase struct {
+	name string
+	kind kind
+	test func(*testing.T, Harness)
+}
+
+func cases() []testCase {
+	return []testCase{
+		{"InfoTellsWhatAndWhere", always, infoTellsWhatAndWhere},
+		{"AMessageArrivesWholeHoweverItIsCut", onStreams, aMessageArrivesWholeHoweverItIsCut},
+		{"MessagesInOnePieceArriveOneByOne", onStreams, messagesInOnePieceArriveOneByOne},
+		{"ADatagramIsAMessage", onDatagrams, aDatagramIsAMessage},
+		{"WriteSendsTheBytesAsTheyAre", always, writeSendsTheBytesAsTheyAre},
+		{"ALargeMessagePassesBothWays", always, aLargeMessagePassesBothWays},
+		{"AMessageBeyondTheLimitIsRefusedAndTheNextIsRead", onStreams, aMessageBeyondTheLimitIsRefusedAndTheNextIsRead},
+		{"AMessageWithoutAnEndIsDroppedAtTheLimit", onStreams, aMessageWithoutAnEndIsDroppedAtTheLimit},
+		{"WriteRefusesMoreThanMaxMessage", onDatagrams, writeRefusesMoreThanMaxMessage},
+		{"ADatagramBeyondTheLimitIsNotReadAndTheNextIs", onDatagrams, aDatagramBeyondTheLimitIsNotReadAndTheNextIs},
+		{"NoiseIsReportedAndTheNextMessageIsRead", onStreams, noiseIsReportedAndTheNextMessageIsRead},
+		{"SilenceEndsAMessage", onStreams, silenceEndsAMessage},
+		{"SilenceIsSeenByReadsThatAreShorter", onStreams, silenceIsSeenByReadsThatAreShorter},
+		{"ReadingAndWritingAtTheSameTime", always, readingAndWritingAtTheSameTime},
+		{"DiscardDropsWhatHasArrived", onStreams, discardDropsWhatHasArrived},
+		{"DiscardDropsTheDatagramsThatHaveArrived", onDatagrams, discardDropsTheDatagramsThatHaveArrived},
+
+		{"AReadDeadlineKeepsWhatHasArrived", onStreams, aReadDeadlineKeepsWhatHasArrived},
+		{"AReadDeadlineEndsReadAndTheNextGoesOn", onDatagrams, aReadDeadlineEndsReadAndTheNextGoesOn},
+		{"AReadDeadlineReachesABlockedRead", always, aReadDeadlineReachesABlockedRead},
+		{"AReadDeadlineCanBeMovedAway", always, aReadDeadlineCanBeMovedAway},
+		{"AWriteDeadlineEndsAWriteThatNobodyReads", onStreams, aWriteDeadlineEndsAWriteThatNobodyReads},
+		{"AWriteDeadlineReachesABlockedWrite", onStreams, aWriteDeadlineReachesABlockedWrite},
+		{"AWriteDeadlineThatHasPassedEndsWrite", onDatagrams, aWriteDeadlineThatHasPassedEndsWrite},
+
+		{"CloseUnblocksRead", always, closeUnblocksRead},
+		{"CloseUnblocksWrite", onStreams, closeUnblocksWrite},
+		{"CloseEndsWritingThatNobodyReads", onDatagrams, closeEndsWritingThatNobodyReads},
+		{"AClosedConnIsClosedForEverything", always, aClosedConnIsClosedForEverything},
+		{"ADeadPeerIsLostAndNeverClosed", always, aDeadPeerIsLostAndNeverClosed},
+		{"ADeadPeerEndsABlockedRead", always, aDeadPeerEndsABlockedRead},
+		{"APeerThatDiesWithoutAGoodbyeIsLost", onStreams, aPeerThatDiesWithoutAGoodbyeIsLost},
+		{"WhatADeadPeerHadSaidIsRead", onStreams, whatADeadPeerHadSaidIsRead},
+		{"APeerThatIsGoneIsOnlySilent", onDatagrams, aPeerThatIsGoneIsOnlySilent},
+
+		{"DialingWhatIsAbsentIsLost", always, dialingWhatIsAbsentIsLost},
+		{"DialEndsWithItsContext", always, dialEndsWithItsContext},
+		{"AcceptedAndDialedTalkToEachOther", always, acceptedAndDialedTalkToEachOther},
+		{"AcceptEndsWithItsContext", always, acceptEndsWithItsContext},
+		{"CloseUnblocksEveryAccept", always, closeUnblocksEveryAccept},
 	}
 }

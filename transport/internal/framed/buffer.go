@@ -46,6 +46,9 @@ type Buffer struct {
 	start, end int    // the unconsumed bytes in it
 }
 
+// NewBuffer makes one that borrows from p.
+func NewBuffer(p *Pool) *Buffer { return &Buffer{pool: p} }
+
 // Space returns where to put the next bytes, at least one; it borrows memory
 // when there is none. Whoever then waits instead of reading calls Release first.
 func (b *Buffer) Space() []byte {
@@ -89,7 +92,15 @@ func (b *Buffer) bytes() []byte {
 	return b.chunk.data[b.start:b.end]
 }
 
-func (b *Buffer) extend(n int) { b.end += n }
+// Extend says that the first n bytes of Space have been filled.
+func (b *Buffer) Extend(n int) { b.end += n }
+
+// Take moves bytes into p and returns how many.
+func (b *Buffer) Take(p []byte) int {
+	n := copy(p, b.bytes())
+	b.consume(n)
+	return n
+}
 
 func (b *Buffer) consume(n int) {
 	b.start += n

@@ -36,7 +36,7 @@ func TestABufferKeepsItsBytesAndMovesFew(t *testing.T) {
 					model = append(model, next)
 					next++
 				}
-				b.extend(n)
+				b.Extend(n)
 			case 1:
 				n := rapid.IntRange(0, len(model)).Draw(t, "consume")
 				b.consume(n)

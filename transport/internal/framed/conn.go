@@ -21,7 +21,8 @@ import (
 // Stream is an open line that carries bytes. One goroutine may be in Fill
 // while another is in Write; the other methods may be called by anyone at any
 // time. Its errors may be of any kind, but a deadline that has passed must be
-// os.ErrDeadlineExceeded, and the end of the stream io.EOF.
+// os.ErrDeadlineExceeded, and the end of the stream io.EOF; one of class
+// transport.ErrLost is handed on as it is.
 type Stream interface {
 	// Fill reads once, into in.Space(), and returns how many bytes it put
 	// there. With wait it blocks until there are some, the read deadline or
@@ -155,7 +156,7 @@ func (c *Conn) await(told bool) (silent bool, err error) {
 			c.lost = reason(err)
 			return true, nil
 		}
-		c.in.extend(n)
+		c.in.Extend(n)
 		if idle > 0 {
 			c.arrived = time.Now()
 		}
@@ -256,6 +257,8 @@ func reason(err error) error {
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return os.ErrDeadlineExceeded
+	case errors.Is(err, transport.ErrLost):
+		return err // the Stream knows it better
 	case errors.Is(err, io.EOF):
 		return transport.Lost(errors.New("the other side closed it"))
 	case errors.As(err, &errno):

@@ -6,12 +6,13 @@ import (
 )
 
 // Deadline is a moment that a select can wait for, and that may be moved while
-// it does. The zero value is ready and never passes.
+// it does. The zero value is ready and never passes. Moving it allocates nothing
+// but the first time, and after it has passed.
 type Deadline struct {
-	mu      sync.Mutex
-	timer   *time.Timer
-	setting uint64 // counts Set, so that a timer that was too late to stop is known
-	passed  chan struct{}
+	mu     sync.Mutex
+	timer  *time.Timer
+	at     time.Time // zero: none
+	passed chan struct{}
 }
 
 // Set moves the deadline; the zero time means none. Whoever waits waits for the
@@ -19,30 +20,35 @@ type Deadline struct {
 func (d *Deadline) Set(t time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.timer != nil {
-		d.timer.Stop()
-		d.timer = nil
-	}
-	d.setting++
+	d.at = t
 	if d.passed == nil || d.over() {
 		d.passed = make(chan struct{})
 	}
-	if t.IsZero() {
-		return
+	switch {
+	case d.timer == nil && !t.IsZero():
+		d.timer = time.AfterFunc(time.Until(t), d.ring)
+	case d.timer != nil && t.IsZero():
+		d.timer.Stop()
+	case d.timer != nil:
+		d.timer.Reset(time.Until(t))
 	}
-	wait := time.Until(t)
-	if wait <= 0 {
+	if !t.IsZero() && time.Until(t) <= 0 {
 		close(d.passed)
+	}
+}
+
+// ring may come too late to be stopped, for a deadline that has been moved.
+func (d *Deadline) ring() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.at.IsZero() || d.over() {
 		return
 	}
-	setting := d.setting
-	d.timer = time.AfterFunc(wait, func() {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		if setting == d.setting {
-			close(d.passed)
-		}
-	})
+	if wait := time.Until(d.at); wait > 0 {
+		d.timer.Reset(wait)
+		return
+	}
+	close(d.passed)
 }
 
 // Passed returns a channel that is closed when the deadline has passed. After
