@@ -9,6 +9,12 @@ import (
 // ContentTypeRecord says that a payload is a record as record.proto has it.
 const ContentTypeRecord = "application/x-edge-record"
 
+// MethodTokenExpires is what a server asks of a client whose token will not be
+// good for long: the payload says for how many whole seconds, as text. The
+// client's Session answers by itself. When the time is over the server ends the
+// session with CodeTokenExpired.
+const MethodTokenExpires = "token-expires"
+
 // Request asks the peer for something by name.
 type Request struct {
 	ID          uint64 // not 0; Session.Request gives one where it is

@@ -32,53 +32,145 @@ func (s *Session) NewRequestID() uint64 {
 	return s.lastID
 }
 
+// call is a request that waits for its answer.
+type call struct {
+	outcome chan outcome  // of capacity 1
+	written uint64        // by us, once it is sent: when it is answered, the peer has read so much
+	due     time.Duration // since the session's start: then it gives up; 0: it does not
+}
+
+type outcome struct {
+	response Response
+	err      error
+}
+
+// surelyTaken is how many bytes a Write hands over at once, even to a peer that
+// reads nothing: the kernel's buffers alone hold more.
+const surelyTaken = 16 << 10
+
 // Request asks once and waits until ctx ends. The caller may ask again with the
 // same ID only if Peer says that it Deduplicates, or if doing it twice does no
 // harm. It fails with an *Error if the peer said no, with the session's end if
 // that comes first.
 func (s *Session) Request(ctx context.Context, r Request) (Response, error) {
-	if r.ID == 0 {
-		r.ID = s.NewRequestID()
-	}
-	answer := make(chan Response, 1)
-	s.mu.Lock()
-	if s.state != Open || s.end != nil {
-		s.mu.Unlock()
-		return Response{}, s.notOpen(r.Method)
-	}
-	s.calls[r.ID] = answer
-	err := s.postLocked(CommandRequest, r.Append(nil))
-	s.mu.Unlock()
-	defer func() {
-		s.mu.Lock()
-		delete(s.calls, r.ID)
-		s.mu.Unlock()
-	}()
+	return s.request(ctx, &r, 0)
+}
+
+// request gives up after the timeout as well, if there is one.
+func (s *Session) request(ctx context.Context, r *Request, timeout time.Duration) (Response, error) {
+	result, err := s.ask(r, timeout)
 	if err != nil {
 		return Response{}, fmt.Errorf("mcp: request %s: %w", r.Method, err)
 	}
+	var o outcome
 	select {
-	case a := <-answer:
-		if a.Code != CodeOK {
-			return a, fmt.Errorf("mcp: request %s: %w", r.Method, &Error{Code: a.Code, Reason: a.Reason, Remote: true})
-		}
-		return a, nil
-	case <-s.done:
-		return Response{}, s.notOpen(r.Method)
+	case o = <-result:
 	case <-ctx.Done():
-		return Response{}, fmt.Errorf("mcp: request %s: %w", r.Method, ctx.Err())
+		o.err = ctx.Err()
 	}
+	s.forget(r.ID, result)
+	if o.err == nil && o.response.Code != CodeOK {
+		o.err = &Error{Code: o.response.Code, Reason: o.response.Reason, Remote: true}
+	}
+	if o.err != nil {
+		o.err = fmt.Errorf("mcp: request %s: %w", r.Method, o.err)
+	}
+	return o.response, o.err
+}
+
+// ask sends r, and returns where its outcome comes.
+func (s *Session) ask(r *Request, timeout time.Duration) (chan outcome, error) {
+	s.mu.Lock()
+	if s.state != Open || s.end != nil {
+		s.mu.Unlock()
+		return nil, s.notOpen()
+	}
+	if r.ID == 0 {
+		s.lastID++
+		r.ID = s.lastID
+	}
+	start := s.begin(CommandRequest)
+	s.control = r.Append(s.control)
+	if err := s.finishFrame(start); err != nil {
+		s.mu.Unlock()
+		return nil, err
+	}
+	c := call{outcome: s.spare, written: s.written + uint64(len(s.control))}
+	if s.spare = nil; c.outcome == nil {
+		c.outcome = make(chan outcome, 1)
+	}
+	if timeout > 0 {
+		c.due = s.now() + timeout
+		if s.callsDue == 0 || c.due < s.callsDue {
+			s.callsDue = c.due
+			s.resetTimer(timeout)
+		}
+	}
+	if s.calls == nil {
+		s.calls = make(map[uint64]call)
+	}
+	s.calls[r.ID] = c
+	crowd := len(s.calls) > 1
+	sure := c.written-s.proven <= surelyTaken && s.info.CharTime == 0
+	s.mu.Unlock()
+	if sure {
+		s.lend(crowd)
+	} else {
+		s.wake()
+	}
+	return c.outcome, nil
+}
+
+// forget says that nobody waits for the outcome any more.
+func (s *Session) forget(id uint64, result chan outcome) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.calls[id].outcome == result {
+		delete(s.calls, id)
+	}
+	select {
+	case <-result: // too late
+	default:
+	}
+	s.spare = result
+}
+
+// giveUp ends the calls that are due, and returns when the next one is, 0 if
+// none is. The caller holds mu.
+func (s *Session) giveUp(now time.Duration) (next time.Duration) {
+	for id, c := range s.calls {
+		switch {
+		case c.due == 0:
+		case c.due <= now:
+			delete(s.calls, id)
+			c.outcome <- outcome{err: context.DeadlineExceeded}
+		case next == 0 || c.due < next:
+			next = c.due
+		}
+	}
+	return next
+}
+
+// refuseCalls ends all calls with the session. The caller holds mu.
+func (s *Session) refuseCalls() {
+	err := s.end.err
+	if err == nil {
+		err = errNotOpen
+	}
+	for _, c := range s.calls {
+		c.outcome <- outcome{err: err}
+	}
+	s.calls = nil
 }
 
 // errNotOpen is the reason of requests on a session that was stopped here.
 var errNotOpen = errors.New("the session is not open")
 
-func (s *Session) notOpen(method string) error {
-	_, err := s.State()
-	if err == nil {
-		err = errNotOpen
+func (s *Session) notOpen() error {
+	if _, err := s.State(); err != nil {
+		return err
 	}
-	return fmt.Errorf("mcp: request %s: %w", method, err)
+	return errNotOpen
 }
 
 // Call asks, waits RequestTimeout, and asks up to RequestRetries times more
@@ -86,11 +178,9 @@ func (s *Session) notOpen(method string) error {
 func (s *Session) Call(ctx context.Context, r Request) (Response, error) {
 	r.ID = s.NewRequestID()
 	for try := 0; ; try++ {
-		once, cancel := context.WithTimeout(ctx, RequestTimeout)
-		answer, err := s.Request(once, r)
-		cancel()
+		answer, err := s.request(ctx, &r, RequestTimeout)
 		last := try == RequestRetries || !s.Peer().Deduplicates || ctx.Err() != nil
-		if last || !errors.Is(err, context.DeadlineExceeded) {
+		if err == nil || last || !errors.Is(err, context.DeadlineExceeded) {
 			return answer, err
 		}
 	}
@@ -102,27 +192,29 @@ func (s *Session) handleResponse(payload []byte) error {
 		return err
 	}
 	s.mu.Lock()
-	answer := s.calls[r.ID]
-	delete(s.calls, r.ID)
-	s.mu.Unlock()
-	if answer != nil { // else nobody waits any more
+	defer s.mu.Unlock()
+	if c, waited := s.calls[r.ID]; waited {
+		delete(s.calls, r.ID)
+		s.proven = max(s.proven, c.written)
 		r.Payload = bytes.Clone(r.Payload)
-		answer <- r
+		c.outcome <- outcome{response: r}
 	}
 	return nil
 }
 
 // handleRequest lets the handler answer in a goroutine of its own, or repeats
 // an answer given before.
-func (s *Session) handleRequest(ctx context.Context, payload []byte) error {
+func (s *Session) handleRequest(payload []byte) error {
 	var r Request
 	if err := r.Unmarshal(payload); err != nil {
 		return err
 	}
-	select {
-	case s.requests <- struct{}{}:
-	default:
-		return s.respond(Response{ID: r.ID, Code: CodeBusy, Reason: "too many requests at once"})
+	if r.Method == MethodTokenExpires && s.cfg.Role == Client {
+		return s.respond(Response{ID: r.ID}) // who holds the token sees to it
+	}
+	if !s.mayRun() {
+		s.cfg.Counters.RequestsRefused.Add(1)
+		return s.respond(Response{ID: r.ID, Code: CodeBusy, Reason: fmt.Sprintf("%d requests at once are all there may be", s.cfg.MaxRequests)})
 	}
 	key := answerKey{id: r.ID}
 	if s.cfg.Answers != nil {
@@ -130,37 +222,61 @@ func (s *Session) handleRequest(ctx context.Context, payload []byte) error {
 		key.sender, key.epoch = peer.Sender, peer.Epoch
 		known, verdict := s.cfg.Answers.begin(key, time.Now())
 		if verdict != answerNew {
-			<-s.requests
+			s.hasRun()
 			switch verdict {
 			case answerKnown:
 				return s.respond(known)
 			case answerFull:
+				s.cfg.Counters.RequestsRefused.Add(1)
 				return s.respond(Response{ID: r.ID, Code: CodeBusy, Reason: "too many answers are kept"})
 			}
 			return nil // it runs, and will answer
 		}
 	}
 	r.Payload = bytes.Clone(r.Payload)
-	s.running.Go(func() {
-		defer func() { <-s.requests }()
-		answer := s.handler.Request(ctx, r)
-		answer.ID = r.ID
-		if s.cfg.Answers != nil {
-			s.cfg.Answers.end(key, answer, time.Now())
-		}
-		if err := s.respond(answer); err != nil {
-			s.fail(err)
-		}
-	})
+	s.employ(job{r, key})
 	return nil
 }
 
-// respond sends an answer, or says that it is too large for the peer.
+// mayRun counts a request of the peer's in, if it is not one too many.
+func (s *Session) mayRun() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.requests == s.cfg.MaxRequests {
+		return false
+	}
+	s.requests++
+	return true
+}
+
+// hasRun counts it out, and says whether there are others.
+func (s *Session) hasRun() (others bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.requests--
+	return s.requests > 0
+}
+
+// respond sends an answer that the reader gives.
 func (s *Session) respond(r Response) error {
-	err := s.post(CommandResponse, r.Append(nil))
+	err := s.queue(&r)
+	s.wake()
+	return err
+}
+
+// queue puts an answer where collect finds it, or says that it is too large for
+// the peer.
+func (s *Session) queue(r *Response) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	start := s.begin(CommandResponse)
+	s.control = r.Append(s.control)
+	err := s.finishFrame(start)
 	if IsCode(err, CodeTooLarge) {
-		r = Response{ID: r.ID, Code: CodeTooLarge, Reason: "the answer is larger than you take"}
-		return s.post(CommandResponse, r.Append(nil))
+		large := Response{ID: r.ID, Code: CodeTooLarge, Reason: "the answer is larger than you take"}
+		start = s.begin(CommandResponse)
+		s.control = large.Append(s.control)
+		err = s.finishFrame(start)
 	}
 	return err
 }

@@ -104,6 +104,7 @@ func anyPositions(t *rapid.T) (ps []mcp.Position) {
 		ps = append(ps, mcp.Position{
 			Channel: anyName().Draw(t, "channel"), Number: rapid.Uint64().Draw(t, "number"),
 			ResendFrom: rapid.Uint64().Draw(t, "resend"),
+			ResendTo:   rapid.Uint64().Draw(t, "resend to"),
 		})
 	}
 	return ps
@@ -202,12 +203,12 @@ func TestHostilePayloadsAreRefused(t *testing.T) {
 		"a name of the agent's own": {new(mcp.Hello), append(field(1, []byte("_gap")), epoch...)},
 		"a name too long":           {new(mcp.Hello), append(field(1, bytes.Repeat([]byte("x"), 65)), epoch...)},
 		"a token too long":          {new(mcp.Hello), append(hello, field(3, make([]byte, 1<<15))...)},
-		"too many channels":         {new(mcp.Hello), append(hello, bytes.Repeat(field(7, []byte("c")), 65)...)},
+		"too many channels":         {new(mcp.Hello), append(hello, bytes.Repeat(field(7, []byte("c")), mcp.MaxChannels+1)...)},
 		"too many versions":         {new(mcp.Hello), append(hello, field(5, make([]byte, 100))...)},
 		"nested groups":             {new(mcp.Hello), append(hello, group...)},
 		"a field number of 0":       {new(mcp.Hello), append(hello, 0)},
 		"text that is not UTF-8":    {new(mcp.Hello), append(hello, field(4, []byte{0xFF})...)},
-		"too many positions":        {new(ack), bytes.Repeat(field(1, field(1, []byte("c"))), 65)},
+		"too many positions":        {new(ack), bytes.Repeat(field(1, field(1, []byte("c"))), mcp.MaxChannels+1)},
 		"a position without a name": {new(ack), field(1, nil)},
 		"no records":                {new(publish), field(1, []byte("c"))},
 		"more numbers than records": {new(publish), append(field(3, []byte{1, 2}), field(4, nil)...)},

@@ -3,6 +3,7 @@ package mcp_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -18,7 +19,16 @@ import (
 	"github.com/mcp-edge/edge-agent/transport"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if heartbeat := os.Getenv(serverVariable); heartbeat != "" {
+		if err := serveIdle(heartbeat); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // bubble is synctest.Test on one processor. On several, Go 1.26's race detector
 // crashes now and then when timers of a bubble fire on two of them at once
@@ -55,7 +65,7 @@ func newConn(c net.Conn, serial bool) *conn {
 		}
 	}
 	return &conn{
-		Conn: c, framer: mcp.NewStreamFramer(0),
+		Conn: c, framer: mcp.NewStreamFramer(0, 0),
 		info: transport.Info{Transport: "tcp", Reliable: true, Ordered: true},
 	}
 }

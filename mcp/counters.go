@@ -1,6 +1,9 @@
 package mcp
 
-import "sync/atomic"
+import (
+	"errors"
+	"sync/atomic"
+)
 
 // Counters of one or more Sessions; they only rise. Any field may be read at
 // any time.
@@ -22,4 +25,20 @@ type Counters struct {
 	WindowExceeded   atomic.Uint64
 	BufferExceeded   atomic.Uint64 // peers that do not read what is meant for them
 	RequestsRefused  atomic.Uint64
+}
+
+// ended counts a session that ended at a limit.
+func (c *Counters) ended(err error) {
+	var e *Error
+	switch {
+	case errors.Is(err, ErrFrameTimeout):
+		c.FrameTimeouts.Add(1)
+	case !errors.As(err, &e) || e.Remote:
+	case e.Code == CodeHelloTimeout:
+		c.HelloTimeouts.Add(1)
+	case e.Code == CodeHeartbeatMissed:
+		c.HeartbeatsMissed.Add(1)
+	case e.Code == CodeWindowExceeded:
+		c.WindowExceeded.Add(1)
+	}
 }

@@ -84,7 +84,7 @@ func TestAPayloadBeyondTheVersionsLimitIsNotFramed(t *testing.T) {
 }
 
 func TestAStreamFramerWantsNoMoreBytesThanItNeedsToRefuse(t *testing.T) {
-	f := mcp.NewStreamFramer(2048)
+	f := mcp.NewStreamFramer(2048, 0)
 	for _, bad := range []struct {
 		bytes string
 		class error

@@ -70,7 +70,8 @@ func (s *Session) acceptHello(ctx context.Context, payload []byte) error {
 	if err := hello.Unmarshal(payload); err != nil {
 		return err
 	}
-	if err := s.handler.Open(ctx, Peer{Hello: hello}); err != nil {
+	peer := s.introduced(hello)
+	if err := s.handler.Open(ctx, peer); err != nil {
 		return err
 	}
 	var known map[string]*inbound
@@ -84,10 +85,8 @@ func (s *Session) acceptHello(ctx context.Context, payload []byte) error {
 	welcome := Welcome{Hello: s.ourHello(), Positions: positions}
 	welcome.Token = ""
 	welcome.Heartbeat = agreedHeartbeat(s.cfg.Heartbeat, hello.Heartbeat)
-	for _, o := range s.cfg.Outboxes {
-		o.attach(s.wake) // its position comes with the peer's first ACK
-	}
-	return s.open(Peer{Hello: hello}, welcome.Heartbeat, inbound, CommandWelcome, welcome.Append(nil))
+	s.attachOutboxes() // their positions come with the peer's first ACK
+	return s.open(peer, welcome.Heartbeat, inbound, CommandWelcome, welcome.Append(nil))
 }
 
 func (s *Session) acceptWelcome(ctx context.Context, payload []byte) error {
@@ -95,7 +94,8 @@ func (s *Session) acceptWelcome(ctx context.Context, payload []byte) error {
 	if err := w.Unmarshal(payload); err != nil {
 		return err
 	}
-	if err := s.handler.Open(ctx, Peer{Hello: w.Hello}); err != nil {
+	peer := s.introduced(w.Hello)
+	if err := s.handler.Open(ctx, peer); err != nil {
 		return err
 	}
 	inbound, positions, err := s.openChannels(w.Channels, nil)
@@ -117,16 +117,24 @@ func (s *Session) acceptWelcome(ctx context.Context, payload []byte) error {
 	if len(positions) > 0 {
 		ack = AppendAck(nil, positions)
 	}
-	return s.open(Peer{Hello: w.Hello}, agreedHeartbeat(s.cfg.Heartbeat, w.Heartbeat), inbound, CommandAck, ack)
+	return s.open(peer, agreedHeartbeat(s.cfg.Heartbeat, w.Heartbeat), inbound, CommandAck, ack)
+}
+
+// introduced is the peer with what its transport tells of it, which is known
+// only now: an accepted Conn has made its handshake in the first Read.
+func (s *Session) introduced(hello Hello) Peer {
+	info := s.conn.Info()
+	return Peer{Hello: hello, Names: info.Names, Confirmed: info.Confirmed}
 }
 
 // acceptAnonymous opens the session with a peer that does not introduce itself.
 func (s *Session) acceptAnonymous(ctx context.Context) error {
-	peer := Peer{Hello: Hello{Sender: s.cfg.Anonymous}, Anonymous: true}
+	peer := s.introduced(Hello{Sender: s.cfg.Anonymous})
+	peer.Anonymous = true
 	if err := s.handler.Open(ctx, peer); err != nil {
 		return err
 	}
-	return s.open(peer, s.cfg.Heartbeat, make(map[string]*inbound), 0, nil)
+	return s.open(peer, s.cfg.Heartbeat, nil, 0, nil)
 }
 
 // open makes the session OPEN and queues what the peer must hear first.
@@ -137,7 +145,13 @@ func (s *Session) open(peer Peer, heartbeat time.Duration, in map[string]*inboun
 		return nil
 	}
 	s.peer, s.heartbeat, s.inbound = peer, heartbeat, in
-	if c == CommandWelcome {
+	if s.inbound == nil {
+		s.inbound = make(map[string]*inbound)
+	}
+	s.beginLink()
+	s.resetTimer(heartbeat)
+	s.peer.Token = "" // it may be long, and has done its work
+	if c == CommandWelcome && !s.info.Reliable {
 		s.welcome = payload
 	}
 	if payload != nil {
@@ -146,14 +160,16 @@ func (s *Session) open(peer Peer, heartbeat time.Duration, in map[string]*inboun
 		}
 	}
 	if s.state == Connecting {
-		s.state = Open
-		close(s.opened)
+		s.state, s.openedAt = Open, time.Now()
+		s.opened.happens()
+		s.startStreams()
 	}
 	s.wake()
 	return nil
 }
 
-// openChannels asks the handler what is safe of each channel that is not known.
+// openChannels asks the handler what is safe of each channel. A known one goes
+// on as it is: more may be on its way to the disk than is safe.
 func (s *Session) openChannels(names []string, known map[string]*inbound) (map[string]*inbound, []Position, error) {
 	in := make(map[string]*inbound, len(names))
 	var positions []Position
@@ -161,12 +177,12 @@ func (s *Session) openChannels(names []string, known map[string]*inbound) (map[s
 		if in[name] != nil {
 			return nil, nil, fmt.Errorf("%w: the channel %q is named twice", ErrPayload, name)
 		}
+		safe, err := s.handler.Channel(name)
+		if err != nil {
+			return nil, nil, err
+		}
 		c := known[name]
 		if c == nil {
-			safe, err := s.handler.Channel(name)
-			if err != nil {
-				return nil, nil, err
-			}
 			c = &inbound{name: name, received: safe, safe: safe}
 		}
 		in[name] = c

@@ -31,15 +31,6 @@ type Welcome struct {
 	Positions []Position // of the channels that Hello named
 }
 
-// Position of a channel: every record up to Number is safe on the receiver's
-// disk. ResendFrom is 0, or the number from which on to send again because a
-// PUBLISH did not fit.
-type Position struct {
-	Channel    string
-	Number     uint64
-	ResendFrom uint64
-}
-
 const (
 	helloSender        = 1
 	helloEpoch         = 2
@@ -53,10 +44,6 @@ const (
 	helloWindowRecords = 10
 	helloWindowBytes   = 11
 	welcomePositions   = 16
-
-	positionChannel = 1
-	positionNumber  = 2
-	positionResend  = 3
 )
 
 // Append appends the payload of a HELLO to b.
@@ -170,82 +157,4 @@ func (w *Welcome) Unmarshal(b []byte) error {
 		return err
 	}
 	return w.check()
-}
-
-// AppendAck appends the payload of an ACK to b.
-func AppendAck(b []byte, positions []Position) []byte {
-	return appendPositions(b, 1, positions)
-}
-
-// ParseAck appends the positions in the payload of an ACK to dst. Errors are of
-// class ErrPayload.
-func ParseAck(dst []Position, b []byte) ([]Position, error) {
-	for len(b) > 0 {
-		f, rest, err := nextField(b)
-		if err != nil {
-			return nil, err
-		}
-		if f.isBytes(1) {
-			if dst, err = addPosition(dst, f.bytes); err != nil {
-				return nil, err
-			}
-		}
-		b = rest
-	}
-	return dst, nil
-}
-
-func appendPositions(b []byte, id protowire.Number, positions []Position) []byte {
-	for i := range positions {
-		b = protowire.AppendTag(b, id, protowire.BytesType)
-		b = protowire.AppendVarint(b, uint64(positions[i].size()))
-		b = positions[i].append(b)
-	}
-	return b
-}
-
-func (p *Position) append(b []byte) []byte {
-	b = appendText(b, positionChannel, p.Channel)
-	b = appendVarint(b, positionNumber, p.Number)
-	return appendVarint(b, positionResend, p.ResendFrom)
-}
-
-// size is the length of what append adds; the tags take a byte each.
-func (p *Position) size() int {
-	n := 0
-	if p.Channel != "" {
-		n += 1 + protowire.SizeBytes(len(p.Channel))
-	}
-	if p.Number != 0 {
-		n += 1 + protowire.SizeVarint(p.Number)
-	}
-	if p.ResendFrom != 0 {
-		n += 1 + protowire.SizeVarint(p.ResendFrom)
-	}
-	return n
-}
-
-func addPosition(dst []Position, b []byte) ([]Position, error) {
-	if len(dst) == MaxChannels {
-		return nil, fmt.Errorf("%w: more than %d positions", ErrPayload, MaxChannels)
-	}
-	var p Position
-	for len(b) > 0 {
-		f, rest, err := nextField(b)
-		if err != nil {
-			return nil, err
-		}
-		switch {
-		case f.isBytes(positionChannel):
-			if p.Channel, err = f.text("a channel's name", record.MaxName); err != nil {
-				return nil, err
-			}
-		case f.isVarint(positionNumber):
-			p.Number = f.number
-		case f.isVarint(positionResend):
-			p.ResendFrom = f.number
-		}
-		b = rest
-	}
-	return append(dst, p), checkName("a channel's name", p.Channel)
 }

@@ -17,11 +17,19 @@ type OutboxConfig struct {
 	MaxRecords int    // kept and not yet acknowledged; default 4096
 	MaxBytes   int    // the same in bytes; default 4 MiB
 	BatchBytes int    // a PUBLISH carries about so many bytes at most; default 16 KiB
+	// MaxRecord is the largest record in bytes, as PublishRaw takes it; 0: what
+	// MaxBytes allows. Where a message is a datagram, a record must fit into one:
+	// see MaxDatagramRecord.
+	MaxRecord int
+	// BestEffort records are sent once and then forgotten, whether they arrive or
+	// not. When the outbox is full, the oldest make room.
+	BestEffort bool
 }
 
 // Outbox is the sending end of one channel. It keeps each record until the
 // receiver has it safe, across any number of sessions, and sends it again only
-// on this channel and under its old number. When it is full, Publish waits.
+// on this channel and under its old number. When it is full, Publish waits. One
+// for best effort keeps a record until it is sent, and Publish never waits.
 //
 // A first WELCOME says where the numbers begin: at 1 in a fresh epoch, behind
 // the last safe one where a device keeps its epoch across restarts.
@@ -47,9 +55,18 @@ type Outbox struct {
 	sentBytes int
 	fits      uint64 // PUBLISH may name this as its previous number, though base is higher: the receiver lost records it had acknowledged
 	behind    bool   // fits counts
+	missing   []span // of what was sent, to be sent again before anything else
+	told      uint64 // the highest number that the receiver has acknowledged in this session
 
 	stats OutboxStats
 }
+
+// span is the numbers from and to, and those between.
+type span struct{ from, to uint64 }
+
+// maxMissing is how many spans an Outbox remembers. The receiver asks again for
+// those beyond.
+const maxMissing = 64
 
 // OutboxStats counts since the Outbox was made.
 type OutboxStats struct {
@@ -57,9 +74,16 @@ type OutboxStats struct {
 	Acknowledged uint64 // safe at the receiver
 	Resent       uint64 // sent again
 	Behind       uint64 // times that a receiver did not know what it had acknowledged
+
+	// Of a best-effort channel, where nothing is acknowledged:
+	Sent    uint64 // once, for better or worse
+	Dropped uint64 // never sent: the outbox was full
 }
 
-// ErrRecordTooLarge is Publish's answer to a record that no PUBLISH can carry.
+// settled is how many records the Outbox has nothing more to do with.
+func (s *OutboxStats) settled() uint64 { return s.Acknowledged + s.Sent + s.Dropped }
+
+// ErrRecordTooLarge is Publish's answer to a record beyond MaxRecord or MaxBytes.
 var ErrRecordTooLarge = errors.New("record too large for the outbox")
 
 // errEpochSpent ends a session whose receiver knows more of a channel than was
@@ -77,6 +101,7 @@ func NewOutbox(cfg OutboxConfig) (*Outbox, error) {
 	cfg.MaxRecords = orDefault(cfg.MaxRecords, 4096)
 	cfg.MaxBytes = orDefault(cfg.MaxBytes, 4<<20)
 	cfg.BatchBytes = orDefault(cfg.BatchBytes, 16<<10)
+	cfg.MaxRecord = min(orDefault(cfg.MaxRecord, cfg.MaxBytes), cfg.MaxBytes-recordOverhead(cfg.MaxBytes))
 	return &Outbox{cfg: cfg, changed: make(chan struct{})}, nil
 }
 
@@ -102,21 +127,20 @@ func (o *Outbox) Publish(ctx context.Context, records ...record.Record) error {
 
 // PublishRaw is Publish for one record that is protobuf already; it is copied.
 func (o *Outbox) PublishRaw(ctx context.Context, raw []byte) error {
-	size := 1 + protowire.SizeBytes(len(raw))
-	if size > o.cfg.MaxBytes {
-		return fmt.Errorf("mcp: channel %s: %w: %d bytes, at most %d", o.cfg.Channel, ErrRecordTooLarge, size, o.cfg.MaxBytes)
+	if len(raw) > o.cfg.MaxRecord {
+		return fmt.Errorf("mcp: channel %s: %w: it has %d bytes, and %d are the most", o.cfg.Channel, ErrRecordTooLarge, len(raw), o.cfg.MaxRecord)
 	}
-	for {
-		o.mu.Lock()
-		if o.count() < o.cfg.MaxRecords && len(o.data)-o.head+size <= o.cfg.MaxBytes {
-			break
+	size := 1 + protowire.SizeBytes(len(raw))
+	o.mu.Lock()
+	for !o.hasRoom(size) {
+		if o.cfg.BestEffort {
+			o.remove(1)
+			o.stats.Dropped++
+			continue
 		}
-		changed := o.changed
-		o.mu.Unlock()
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return fmt.Errorf("mcp: channel %s: waiting for acknowledgements: %w", o.cfg.Channel, ctx.Err())
+		if err := o.wait(ctx); err != nil {
+			o.mu.Unlock()
+			return err
 		}
 	}
 	o.data = AppendRecord(o.data, raw)
@@ -130,21 +154,36 @@ func (o *Outbox) PublishRaw(ctx context.Context, raw []byte) error {
 	return nil
 }
 
-// Flush waits until every record published so far is acknowledged.
+// hasRoom says whether a record that takes size bytes may be added. The caller
+// holds mu.
+func (o *Outbox) hasRoom(size int) bool {
+	return o.count() < o.cfg.MaxRecords && len(o.data)-o.head+size <= o.cfg.MaxBytes
+}
+
+// wait lets go of mu until something has changed, or fails when ctx ends. The
+// caller holds mu, and again afterwards.
+func (o *Outbox) wait(ctx context.Context) error {
+	changed := o.changed
+	o.mu.Unlock()
+	defer o.mu.Lock()
+	select {
+	case <-changed:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("mcp: channel %s: waiting for acknowledgements: %w", o.cfg.Channel, ctx.Err())
+	}
+}
+
+// Flush waits until every record published so far is acknowledged, or, with best
+// effort, sent.
 func (o *Outbox) Flush(ctx context.Context) error {
 	o.mu.Lock()
-	want := o.stats.Published
-	for o.stats.Acknowledged < want {
-		changed := o.changed
-		o.mu.Unlock()
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return fmt.Errorf("mcp: channel %s: waiting for acknowledgements: %w", o.cfg.Channel, ctx.Err())
+	defer o.mu.Unlock()
+	for want := o.stats.Published; o.stats.settled() < want; {
+		if err := o.wait(ctx); err != nil {
+			return err
 		}
-		o.mu.Lock()
 	}
-	o.mu.Unlock()
 	return nil
 }
 
@@ -164,13 +203,14 @@ func (o *Outbox) attach(wake func()) {
 	defer o.mu.Unlock()
 	o.wake, o.open = wake, false
 	o.sent, o.sentBytes, o.behind = 0, 0, false
+	o.missing = o.missing[:0]
 }
 
 // renumber starts the numbers anew, for a new epoch.
 func (o *Outbox) renumber() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.numbered, o.ever = false, 0
+	o.numbered, o.ever, o.base = false, 0, 0
 }
 
 // start learns at the beginning of a session what is safe.
@@ -178,14 +218,17 @@ func (o *Outbox) start(safe uint64) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if !o.numbered {
-		o.numbered, o.base = true, safe
+		o.numbered = true
+		o.base += safe // not from 0 if best-effort records were dropped already
 	}
 	if safe > o.base+uint64(o.ever) {
 		return errEpochSpent
 	}
-	o.release(safe)
-	o.rewindTo(safe)
-	o.open = true
+	o.open, o.told = true, safe
+	if !o.cfg.BestEffort {
+		o.release(safe)
+		o.rewindTo(safe)
+	}
 	return nil
 }
 
@@ -201,10 +244,29 @@ func (o *Outbox) acknowledge(p Position) error {
 		return errEpochSpent
 	}
 	o.release(p.Number)
-	if p.ResendFrom != 0 {
+	overtaken := p.Number < o.told // an ACK that left before others that were here first
+	o.told = max(o.told, p.Number)
+	switch {
+	case p.ResendFrom == 0 || o.cfg.BestEffort || overtaken:
+	case p.ResendTo < p.ResendFrom || p.ResendFrom <= o.base:
 		o.rewindTo(p.ResendFrom - 1)
+	default:
+		o.miss(span{p.ResendFrom, min(p.ResendTo, o.base+uint64(o.sent))})
 	}
 	return nil
+}
+
+// miss notes what the receiver asks for. The caller holds mu.
+func (o *Outbox) miss(s span) {
+	for _, known := range o.missing {
+		if known.from <= s.from && s.to <= known.to {
+			return
+		}
+	}
+	if s.from <= s.to && len(o.missing) < maxMissing {
+		o.missing = append(o.missing, s)
+		o.stats.Resent += s.to - s.from + 1
+	}
 }
 
 // rewind sends everything unacknowledged again: on a line that loses frames no
@@ -228,6 +290,20 @@ func (o *Outbox) rewindTo(number uint64) {
 	o.stats.Resent += uint64(max(o.sent-keep, 0))
 	o.sentBytes = o.bytes(keep)
 	o.sent = keep
+	o.trim()
+}
+
+// trim takes out of missing what is acknowledged, or will be sent anyway. The
+// caller holds mu.
+func (o *Outbox) trim() {
+	kept := o.missing[:0]
+	for _, s := range o.missing {
+		s = span{max(s.from, o.base+1), min(s.to, o.base+uint64(o.sent))}
+		if s.from <= s.to {
+			kept = append(kept, s)
+		}
+	}
+	o.missing = kept
 }
 
 // release forgets the records up to number. The caller holds mu and knows that
@@ -237,12 +313,18 @@ func (o *Outbox) release(number uint64) {
 		return
 	}
 	n := int(number - o.base)
+	o.stats.Acknowledged += uint64(n)
+	o.remove(n)
+	o.trim()
+}
+
+// remove forgets the first n records. The caller holds mu.
+func (o *Outbox) remove(n int) {
 	size := o.bytes(n)
-	o.base = number
-	o.ever -= n
+	o.base += uint64(n)
+	o.ever = max(o.ever-n, 0)
 	o.sentBytes = max(o.sentBytes-size, 0)
 	o.sent = max(o.sent-n, 0)
-	o.stats.Acknowledged += uint64(n)
 	o.head += size
 	o.first += n
 	if o.head > len(o.data)/2 { // each byte is moved at most once on average
@@ -276,65 +358,4 @@ func (o *Outbox) progress() (sent, open bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.sent > 0, o.open
-}
-
-// allowance is what the receiver has room for now.
-type allowance struct {
-	records, bytes int // left of the window
-	payload        int // largest payload
-	idle           bool
-}
-
-// appendFrame appends one PUBLISH to dst if there is something to send and the
-// allowance permits. It says how many records and bytes of the window it took.
-func (o *Outbox) appendFrame(dst []byte, version uint8, a allowance) (_ []byte, records, bytes int, err error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if !o.open || o.sent == o.count() {
-		return dst, 0, 0, nil
-	}
-	var numbers []uint64
-	previous := o.base + uint64(o.sent)
-	room := min(a.payload-o.overhead(), a.bytes, max(o.cfg.BatchBytes, int(o.sizes[o.first+o.sent])))
-	explicit := o.behind && o.sent == 0
-	for _, size := range o.sizes[o.first+o.sent:] {
-		if explicit { // a number takes up to ten bytes
-			size += 10
-		}
-		if records == a.records || bytes+int(size) > room {
-			break
-		}
-		records++
-		bytes += int(size)
-	}
-	if records == 0 {
-		if a.idle && a.records > 0 { // waiting will not help
-			err = fmt.Errorf("%w: record %d of channel %s is larger than the peer takes", errTooLarge, previous+1, o.cfg.Channel)
-		}
-		return dst, 0, 0, err
-	}
-	if explicit {
-		o.behind = false
-		for i := range records {
-			numbers = append(numbers, previous+uint64(i)+1)
-		}
-		previous = o.fits
-		bytes -= 10 * records
-	}
-	from := o.head + o.sentBytes
-	start := len(dst)
-	dst = beginFrame(dst, version, CommandPublish)
-	dst = AppendPublish(dst, o.cfg.Channel, previous, numbers, o.data[from:from+bytes])
-	if dst, err = endFrame(dst, start); err != nil {
-		return dst, 0, 0, err
-	}
-	o.sent += records
-	o.sentBytes += bytes
-	o.ever = max(o.ever, o.sent)
-	return dst, records, bytes, nil
-}
-
-// overhead is how many bytes of a payload are not records, at most.
-func (o *Outbox) overhead() int {
-	return 1 + protowire.SizeBytes(len(o.cfg.Channel)) + 1 + protowire.SizeVarint(1<<63) + 1 + protowire.SizeVarint(MaxPayloadV2)
 }

@@ -13,16 +13,19 @@ const (
 	publishPrevious = 2
 	publishNumbers  = 3
 	publishRecords  = 4
+	publishOnce     = 5
 )
 
 // Publish is the payload of a PUBLISH: records of one channel, in the order of
 // their numbers. A Publish is meant to be used again and again: Unmarshal then
 // does not allocate.
 type Publish struct {
-	Channel  []byte // aliases the payload
-	Previous uint64 // the number before the first record's
+	Channel    []byte // aliases the payload
+	Previous   uint64 // the number before the first record's, or one below it: those between are none
+	BestEffort bool   // sent once: not acknowledged, not repeated
 
-	numbers []uint64 // empty: Previous+1, Previous+2, …
+	before  uint64   // the number before the first record's, if numbers is empty
+	numbers []uint64 // empty: before+1, before+2, …
 	payload []byte
 	count   int
 	bytes   int
@@ -45,7 +48,9 @@ func (p *Publish) Unmarshal(b []byte) error {
 		case f.isBytes(publishChannel):
 			p.Channel = f.bytes
 		case f.isVarint(publishPrevious):
-			p.Previous = f.number
+			p.Previous, p.before = f.number, f.number
+		case f.isVarint(publishOnce):
+			p.BestEffort = f.number != 0
 		case f.isBytes(publishNumbers), f.isVarint(publishNumbers):
 			if err := f.eachVarint(p.addNumber); err != nil {
 				return err
@@ -90,7 +95,7 @@ func (p *Publish) Last() uint64 {
 	if len(p.numbers) > 0 {
 		return p.numbers[len(p.numbers)-1]
 	}
-	return p.Previous + uint64(p.count)
+	return p.before + uint64(p.count)
 }
 
 // Len is how many records Records yields.
@@ -118,7 +123,7 @@ func (p *Publish) number(i int) uint64 {
 	if len(p.numbers) > 0 {
 		return p.numbers[i]
 	}
-	return p.Previous + uint64(i) + 1
+	return p.before + uint64(i) + 1
 }
 
 // Records yields each new record with its number, as protobuf
@@ -161,6 +166,14 @@ func AppendPublish(b []byte, channel string, previous uint64, numbers []uint64, 
 		}
 	}
 	return append(b, records...)
+}
+
+// AppendBestEffort is AppendPublish for records that are sent once.
+func AppendBestEffort(b []byte, channel string, previous uint64, records []byte) []byte {
+	b = appendText(b, publishChannel, channel)
+	b = appendVarint(b, publishPrevious, previous)
+	b = append(b, records...)
+	return appendBool(b, publishOnce, true)
 }
 
 // AppendRecord appends one record, given as protobuf, in the form that

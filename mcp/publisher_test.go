@@ -20,7 +20,14 @@ type agent struct {
 
 	mu      sync.Mutex
 	current *conn
+	last    *mcp.Session // on it
 	wg      sync.WaitGroup
+}
+
+func (a *agent) session() *mcp.Session {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.last
 }
 
 func (a *agent) accept(c *conn) {
@@ -29,7 +36,9 @@ func (a *agent) accept(c *conn) {
 	a.current = c
 	cfg := a.cfg
 	cfg.Role, cfg.Name, cfg.Epoch = mcp.Server, "gw-01", 9
-	a.wg.Go(func() { _ = mcp.NewSession(c, cfg, a.handler).Run(context.Background()) })
+	session := mcp.NewSession(c, cfg, a.handler)
+	a.last = session
+	a.wg.Go(func() { _ = session.Run(context.Background()) })
 }
 
 func (a *agent) cut() {

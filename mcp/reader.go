@@ -14,13 +14,13 @@ import (
 // session has ended it only listens for the peer to hang up, so that what the
 // peer is told last is not lost in a reset.
 func (s *Session) read(ctx context.Context) {
-	if s.cfg.Role == Client || s.info.Reliable {
+	if s.cfg.Role == Client || s.info.Reliable || s.info.MaxMessage > 0 {
 		s.setReadDeadline(time.Now().Add(s.cfg.HelloTimeout))
 	}
 	for {
 		msg, err := s.conn.Read()
 		if err == nil {
-			s.heard.Store(int64(time.Since(s.start)))
+			s.heard.Store(int64(s.now()))
 			err = s.handleMessage(ctx, msg)
 		} else {
 			err = s.readFailed(ctx, err)
@@ -118,7 +118,7 @@ func (s *Session) handle(ctx context.Context, f Frame) error {
 	case CommandHeartbeatAck:
 		return nil // having heard it is all
 	case CommandRequest:
-		return s.handleRequest(ctx, f.Payload)
+		return s.handleRequest(f.Payload)
 	case CommandResponse:
 		return s.handleResponse(f.Payload)
 	case CommandHello:

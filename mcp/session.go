@@ -35,6 +35,12 @@ type Config struct {
 	MaxPayload    int // that we take in version 2, bytes; default DefaultPayload, on a serial line DefaultPayloadSerial
 	WindowRecords int // records that the peer may have on their way to us; default 1024, negative: it may not publish
 	WindowBytes   int // the same in bytes; default 4 MiB
+	MaxRequests   int // of the peer that run at the same time, more get CodeBusy; default 8
+	// MaxBuffered is how many bytes may wait until the peer reads them, PUBLISH
+	// apart, which has the peer's window; default 4 MiB. One frame may always
+	// wait, however large. A peer that lets its answers pile up beyond it is
+	// disconnected, and a Request that would is refused, with CodeBusy.
+	MaxBuffered int
 
 	// Anonymous is the device name of a peer that may do without a handshake,
 	// on a trusted line. Its records are acknowledged, and not de-duplicated.
@@ -62,6 +68,9 @@ func (c *Config) setDefaults(info transport.Info) {
 			c.MaxPayload = DefaultPayloadSerial
 		}
 	}
+	if info.MaxMessage > 0 {
+		c.MaxPayload = min(c.MaxPayload, datagramPayload(info))
+	}
 	switch {
 	case c.WindowRecords == 0:
 		c.WindowRecords = 1024
@@ -69,6 +78,8 @@ func (c *Config) setDefaults(info transport.Info) {
 		c.WindowRecords = 0
 	}
 	c.WindowBytes = orDefault(c.WindowBytes, 4<<20)
+	c.MaxRequests = orDefault(c.MaxRequests, 8)
+	c.MaxBuffered = orDefault(c.MaxBuffered, 4<<20)
 	if c.Counters == nil {
 		c.Counters = new(Counters)
 	}
@@ -78,10 +89,13 @@ func (c *Config) setDefaults(info transport.Info) {
 type Peer struct {
 	Hello
 	Anonymous bool // never introduced itself; Sender is from the configuration
+
+	Names     []string        // that its certificate proves: see transport.Info
+	Confirmed <-chan struct{} // closed once what it says can be no replay; nil: it never was one
 }
 
 // Handler is what a Session does with what the peer says. A Session calls
-// Open, Channel and Publish from one goroutine, and Request from several.
+// Open, Channel and Publish one after the other, and Request concurrently.
 // An *Error that one of them returns is told to the peer and ends the session;
 // of any other error the peer learns only CodeInternal.
 type Handler interface {
@@ -167,9 +181,23 @@ func (s State) String() string {
 //	                                 CLOSE or ERROR, waits a moment for the
 //	                                 peer to hang up
 //
-// Two goroutines work for it: one reads and hands on what the peer says; the
-// other writes, and is the only one that does. All that is due to be said at
-// one moment, acknowledgements first, leaves in one Write.
+// Run's goroutine reads, and hands on what the peer says; an idle session has
+// no other. Writing is the business of whoever holds the pen:
+//
+//   - Whoever has something to say puts it where collect finds it, and then
+//     takes the pen if it is free. If not, the holder is told to look again, and
+//     the sayer goes its way.
+//   - The holder collects all that is due, acknowledgements before records, and
+//     sends it with one Write, again and again until nothing is due. Then it
+//     puts the pen down.
+//   - The reader never writes, for two readers that wait in Write would wait for
+//     ever: it gives the pen to a goroutine of its own. So does Publish. What
+//     answers a request writes by itself, and so does Request, if the frame is
+//     sure to find room in the peer's buffers.
+//   - The last holder says goodbye and keeps the pen.
+//
+// One timer does what time demands: heartbeats, repetitions, silence. A
+// goroutine waits for the disk while a commit is under way, and only then.
 type Session struct {
 	conn    transport.Conn
 	info    transport.Info
@@ -180,32 +208,54 @@ type Session struct {
 	heard    atomic.Int64  // when the last frame came
 	blocked  atomic.Bool   // the reader waits in the handler, so silence proves nothing
 	version  atomic.Uint32 // that we speak
-	wakeup   chan struct{} // the writer has something to do
-	opened   chan struct{} // closed when OPEN, or past it
-	done     chan struct{} // closed when CLOSED
-	stop     context.CancelFunc
-	requests chan struct{} // a slot for each request of the peer's that runs
-	running  sync.WaitGroup
-	publish  Publish    // the reader's scratch
-	acks     []Position // likewise
-	stranger bool       // the reader has seen a PUBLISH of a peer that does not answer HELLO
+	pen      atomic.Uint32 // see pen.go
+	lent     atomic.Uint64 // which Write a caller of Request does now; 0: none
+	working  context.Context
+	stop     context.CancelFunc // ends working
+	running  sync.WaitGroup     // handlers of requests, and who waits for commits
+	outboxes map[string]*Outbox // by channel
+	lanes    []*lane            // that publish what is in them; see streams.go
+	taking   sync.Mutex         // held while a PUBLISH is handled
+	publish  Publish            // scratch of who does
+	acks     []Position         // likewise
+	stranger bool               // the reader has seen a PUBLISH of a peer that does not answer HELLO
+	w        writer             // belongs to who holds the pen
 
 	mu        sync.Mutex
+	opened    event // it is OPEN, or past it
+	done      event // it is CLOSED
+	hungUp    event // the reader has left
+	parted    event // goodbye is said
 	state     State
 	end       *ending // set once, by whoever ends the session
 	peer      Peer
+	openedAt  time.Time // zero: it never was OPEN
 	heartbeat time.Duration
 	control   []byte // frames to send, in order, but for heartbeats, ACK and PUBLISH
+	leaving   int    // bytes of such frames in the Write under way
 	welcome   []byte // that we answered, to be said again if its answer was lost
 	beat      bool   // HEARTBEAT is to be sent
 	beatAck   bool   // HEARTBEAT_ACK is to be sent
 	inbound   map[string]*inbound
 	pending   []pending // not safe yet, in the order of arrival
 	held      window    // sum over pending
-	calls     map[uint64]chan Response
-	lastID    uint64
-	writing   bool        // a Write is under way
-	watchdog  *time.Timer // runs meanwhile
+
+	// On a link that loses frames; see pace.go and reorder.go:
+	pace       *pace       // of what we publish
+	overtaking *overtaking // of what the peer does
+	waiting    window      // sum over what came early
+	ahead      int         // PUBLISH frames that did
+
+	settling bool       // a goroutine waits for the first of pending
+	requests int        // of the peer's that run
+	resting  []chan job // of workers; see worker.go
+	calls    map[uint64]call
+	callsDue time.Duration // since start, when the first of them gives up; 0: none does
+	spare    chan outcome  // for the next call
+	lastID   uint64
+	beats    beats
+	written  uint64 // bytes given to Write
+	proven   uint64 // so many of them the peer has certainly read
 }
 
 // ending says how a session ends.
@@ -218,16 +268,11 @@ type ending struct {
 
 // Bounds of a session, whoever the peer is.
 const (
-	maxControl  = 4 << 20         // bytes that may wait to be written when one more frame is added
-	keepBuffer  = 64 << 10        // larger buffers are not kept while nothing is written
-	maxRunning  = 8               // requests of the peer that run at the same time
-	maxWrite    = 128 << 10       // bytes of PUBLISH in one Write
+	maxWrite    = 64 << 10        // bytes of PUBLISH in one Write
+	keepControl = 16 << 10        // a larger buffer is not kept for the next frames
 	lingerTime  = time.Second     // for the peer to hang up
 	drainTime   = 2 * time.Second // for commits under way when we stop
-	holeRepeat  = time.Second     // a hole is named again after that
-	resendFirst = 5 * time.Second // a sender on a lossy line repeats after that, above any commit time
-	resendMax   = time.Minute
-	helloRepeat = time.Second // HELLO on a lossy line
+	helloRepeat = time.Second     // HELLO on a lossy line
 )
 
 // NewSession makes a Session that will own conn. It starts nothing.
@@ -237,15 +282,13 @@ func NewSession(conn transport.Conn, cfg Config, h Handler) *Session {
 	s := &Session{
 		conn: conn, info: info, cfg: cfg, handler: h,
 		start:     time.Now(),
-		wakeup:    make(chan struct{}, 1),
-		opened:    make(chan struct{}),
-		done:      make(chan struct{}),
-		requests:  make(chan struct{}, maxRunning),
 		heartbeat: cfg.Heartbeat,
-		inbound:   make(map[string]*inbound),
-		calls:     make(map[uint64]chan Response),
 		lastID:    randomID(),
 	}
+	s.prepareLink()
+	s.prepareStreams()
+	s.w.s = s
+	s.working, s.stop = context.WithCancel(context.Background())
 	s.version.Store(uint32(cfg.Version))
 	return s
 }
@@ -256,27 +299,20 @@ func NewSession(conn transport.Conn, cfg Config, h Handler) *Session {
 // *Error for a reason that one of the peers gave, else of a class of transport.
 // Run may be called once.
 func (s *Session) Run(ctx context.Context) error {
-	work, stop := context.WithCancel(context.WithoutCancel(ctx))
-	s.mu.Lock()
-	s.stop = stop
-	s.mu.Unlock()
-	defer stop()
-	for _, o := range s.cfg.Outboxes {
-		o.attach(s.wake)
-	}
+	defer s.stop()
+	release := context.AfterFunc(ctx, func() {
+		s.finishWith(ending{tell: &Error{Code: CodeGoingAway}, closed: true, linger: true})
+	})
+	defer release()
+	s.attachOutboxes()
+	s.startTimer()
+	defer s.stopTimer()
 	if s.cfg.Role == Client {
 		s.sayHello()
 	}
-	readerDone := make(chan struct{})
-	go func() {
-		defer close(readerDone)
-		s.read(work)
-	}()
-	s.write(ctx, readerDone)
-
-	_ = s.conn.Close()
-	stop()
-	<-readerDone
+	s.read(s.working)
+	s.happens(&s.hungUp)
+	<-s.wait(&s.parted)
 	s.running.Wait()
 	for _, o := range s.cfg.Outboxes {
 		o.attach(nil)
@@ -288,11 +324,10 @@ func (s *Session) Run(ctx context.Context) error {
 func (s *Session) finish() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.state == Connecting {
-		close(s.opened)
-	}
 	s.state = Closed
-	close(s.done)
+	s.refuseCalls()
+	s.opened.happens()
+	s.done.happens()
 	return s.end.err
 }
 
@@ -309,12 +344,34 @@ func (s *Session) State() (State, error) {
 
 // Opened returns a channel that is closed once the session has become OPEN or
 // failed to; State tells which.
-func (s *Session) Opened() <-chan struct{} { return s.opened }
+func (s *Session) Opened() <-chan struct{} { return s.wait(&s.opened) }
 
 // Done returns a channel that is closed when the session is CLOSED.
-func (s *Session) Done() <-chan struct{} { return s.done }
+func (s *Session) Done() <-chan struct{} { return s.wait(&s.done) }
 
-// Peer is who the other side is; empty before OPEN.
+// happens is event.happens for a caller that does not hold mu.
+func (s *Session) happens(e *event) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e.happens()
+}
+
+// wait is event.wait for a caller that does not hold mu.
+func (s *Session) wait(e *event) <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return e.wait()
+}
+
+// openSince is when the session became OPEN; zero: it never did.
+func (s *Session) openSince() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.openedAt
+}
+
+// Peer is who the other side is; empty before OPEN. Its Token is left out: only
+// Handler.Open sees it.
 func (s *Session) Peer() Peer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -346,16 +403,18 @@ func (s *Session) finishWith(e ending) {
 	first := s.end == nil
 	if first {
 		s.end = &e
+		s.dismiss()
 	}
-	stop := s.stop
 	s.mu.Unlock()
-	if first && s.conn.SetWriteDeadline(time.Now().Add(s.farewell())) != nil {
+	if !first {
+		return
+	}
+	s.cfg.Counters.ended(e.err)
+	if e.tell == nil || s.conn.SetWriteDeadline(time.Now().Add(s.farewell())) != nil {
 		_ = s.conn.Close()
 	}
-	if stop != nil {
-		stop() // a handler that waits gives up
-	}
-	s.wake()
+	s.stop() // a handler that waits gives up
+	s.wake() // the last one says goodbye
 }
 
 // farewell is how long the last Write may take, and one that is under way.
@@ -370,46 +429,47 @@ func (s *Session) ended() bool {
 	return s.end != nil
 }
 
-func (s *Session) wake() {
-	select {
-	case s.wakeup <- struct{}{}:
-	default:
-	}
-}
-
-// post queues a frame for the writer.
+// post queues a frame and has it written.
 func (s *Session) post(c Command, payload []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.postLocked(c, payload)
 }
 
+// postLocked is post for a caller that holds mu.
 func (s *Session) postLocked(c Command, payload []byte) error {
-	version := uint8(s.version.Load())
-	if len(payload) > s.peerPayload(version) {
-		return refuse(CodeTooLarge, "%s of %d bytes, the peer takes %d", c, len(payload), s.peerPayload(version))
-	}
-	if len(s.control) > maxControl {
-		return refuse(CodeBusy, "the peer does not read what it asks for")
-	}
-	control, err := AppendFrame(s.control, version, c, payload)
-	if err != nil {
+	start := s.begin(c)
+	s.control = append(s.control, payload...)
+	if err := s.finishFrame(start); err != nil {
 		return err
 	}
-	s.control = control
 	s.wake()
 	return nil
 }
 
-// peerPayload is the largest payload that the peer takes. The caller holds mu.
-func (s *Session) peerPayload(version uint8) int {
-	switch {
-	case version == Version1:
-		return MaxPayloadV1
-	case s.peer.MaxPayload > 0:
-		return min(s.peer.MaxPayload, MaxPayloadV2)
-	case s.info.CharTime > 0:
-		return DefaultPayloadSerial
+// begin begins a frame in control, whose payload the caller appends there
+// before finishFrame. The caller holds mu.
+func (s *Session) begin(c Command) (start int) {
+	start = len(s.control)
+	s.control = beginFrame(s.control, uint8(s.version.Load()), c)
+	return start
+}
+
+// finishFrame completes the frame that begins at start, or takes it back if it
+// is too large for the peer, or too much is waiting. The caller holds mu.
+func (s *Session) finishFrame(start int) error {
+	frame := s.control[start:]
+	size, version, command := len(frame)-headerSize, frame[2], Command(frame[3])
+	if limit := s.peerPayload(version); size > limit {
+		s.control = s.control[:start]
+		return refuse(CodeTooLarge, "%s of %d bytes, the peer takes %d", command, size, limit)
 	}
-	return DefaultPayload
+	if waiting := s.leaving + start; waiting > 0 && waiting+len(frame) > s.cfg.MaxBuffered {
+		s.control = s.control[:start]
+		s.cfg.Counters.BufferExceeded.Add(1)
+		return refuse(CodeBusy, "the peer does not read: %d bytes wait for it", waiting)
+	}
+	var err error
+	s.control, err = endFrame(s.control, start)
+	return err
 }

@@ -12,7 +12,7 @@ import (
 
 // Bounds on what a payload may say; a peer that goes beyond them gets ERROR.
 const (
-	MaxChannels = 64    // that one peer publishes on
+	MaxChannels = 1024  // that one peer publishes on, and positions in one ACK
 	MaxBatch    = 65536 // records in one PUBLISH
 	maxVersions = 16
 	maxToken    = 16 << 10

@@ -199,7 +199,7 @@ func (l *Lane) serve(ctx, work context.Context) {
 	for ctx.Err() == nil {
 		select {
 		case <-lost:
-			l.lost("the other side closed it")
+			l.lost("it was closed or unplugged at the other end")
 			return
 		default:
 		}

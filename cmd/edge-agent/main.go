@@ -37,6 +37,8 @@ type commands struct {
 	Run     runCommand     `cmd:"" help:"Run the agent."`
 	Check   checkCommand   `cmd:"" help:"Check a configuration file and print every mistake in it."`
 	Demo    demoCommand    `cmd:"" help:"Show the main job: simulated devices, a broker and the agent in one process."`
+	Ports   portsCommand   `cmd:"" help:"List the serial ports of this machine, with their USB identities."`
+	Cert    certCommand    `cmd:"" help:"Make a CA for tests, and certificates of servers and clients."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 }
 
@@ -58,6 +60,9 @@ func versionText() string {
 }
 
 func main() {
+	// quic-go would write to the standard log, past ours, that the kernel allows
+	// smaller buffers than it likes (see docs/architecture.md, Transports).
+	_ = os.Setenv("QUIC_GO_DISABLE_RECEIVE_BUFFER_WARNING", "true")
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	// A second signal ends the process at once: whoever sends it means it, and

@@ -30,11 +30,10 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 		s.link(l)
 	}
 	for _, l := range st.Listeners {
-		s.gauge("edge_agent_listener_connections", "Connections open.", float64(l.Connections), "listener", l.Name)
-		s.counter("edge_agent_listener_refused_total", "Connections refused.", l.Refused, "listener", l.Name)
-		s.counter("edge_agent_listener_bad_frames_total", "Frames that were none.", l.BadFrames, "listener", l.Name)
-		s.counter("edge_agent_listener_records_total", "Records published.", l.Records, "listener", l.Name)
-		s.counter("edge_agent_listener_holes_total", "Publications asked for again because some before them were missing.", l.Holes, "listener", l.Name)
+		s.listener(l)
+	}
+	for _, c := range st.Certificates {
+		s.gauge("edge_agent_certificate_expiry_timestamp_seconds", "When a certificate that the agent shows will end, as Unix time.", float64(c.Expires.Unix()), "of", c.Of)
 	}
 	for _, r := range st.Routes {
 		s.route(r)
@@ -87,8 +86,27 @@ func (s sampler) link(l Link) {
 	s.counter("edge_agent_link_transactions_total", "Requests made.", l.Transactions, "link", l.Link)
 	s.counter("edge_agent_link_timeouts_total", "Requests not answered in time.", l.Timeouts, "link", l.Link)
 	s.counter("edge_agent_link_retries_total", "Requests made again.", l.Retries, "link", l.Link)
+	if l.Session != nil {
+		s.gauge("edge_agent_link_session_open", "1 while there is a session with the MCP device.", truth(l.Session.State == "OPEN"), "link", l.Link)
+		s.counter("edge_agent_link_reconnects_total", "Sessions after the first.", l.Session.Reconnects, "link", l.Link)
+	}
 	for event, n := range l.Events {
 		s.counter("edge_agent_link_events_total", "What the link's protocol has met, by kind.", n, "link", l.Link, "event", event)
+	}
+}
+
+func (s sampler) listener(l Listener) {
+	s.gauge("edge_agent_listener_connections", "Connections open.", float64(l.Connections), "listener", l.Name)
+	s.gauge("edge_agent_listener_handshakes", "Connections whose peer has not said who it is.", float64(l.Handshakes), "listener", l.Name)
+	s.counter("edge_agent_listener_accepted_total", "Connections accepted, with those refused afterwards.", l.Accepted, "listener", l.Name)
+	s.counter("edge_agent_listener_reconnects_total", "Connections of peers that had been here.", l.Reconnects, "listener", l.Name)
+	s.counter("edge_agent_listener_bad_frames_total", "Frames that were none.", l.BadFrames, "listener", l.Name)
+	s.counter("edge_agent_listener_records_total", "Records published.", l.Records, "listener", l.Name)
+	s.counter("edge_agent_listener_repeats_total", "Records that came again and were dropped.", l.Repeats, "listener", l.Name)
+	s.counter("edge_agent_listener_holes_total", "Publications that came before those they follow.", l.Holes, "listener", l.Name)
+	s.counter("edge_agent_listener_lost_total", "Best-effort records that never came.", l.Lost, "listener", l.Name)
+	for reason, n := range l.Refused {
+		s.counter("edge_agent_listener_refused_total", "What was refused, by the reason.", n, "listener", l.Name, "reason", reason)
 	}
 }
 

@@ -30,6 +30,8 @@ type Agent interface {
 	State() State
 	// Devices lists all devices by id.
 	Devices() []Device
+	// Peers lists the MCP peers of all listeners, by listener and sender.
+	Peers() []Peer
 	// SetLogLevel takes "debug", "info", "warn" or "error".
 	SetLogLevel(level string) error
 	// ForgetCursor gives up what a route that is gone has not delivered.
@@ -103,6 +105,7 @@ func (s *Server) handler() http.Handler {
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
 	mux.HandleFunc("GET /api/v1/status", func(w http.ResponseWriter, _ *http.Request) { s.answer(w, s.agent.State()) })
 	mux.HandleFunc("GET /api/v1/devices", func(w http.ResponseWriter, _ *http.Request) { s.answer(w, s.agent.Devices()) })
+	mux.HandleFunc("GET /api/v1/peers", func(w http.ResponseWriter, _ *http.Request) { s.answer(w, s.agent.Peers()) })
 	mux.HandleFunc("PUT /api/v1/log/level", s.guarded(s.setLogLevel))
 	mux.HandleFunc("DELETE /api/v1/queue/cursors/{name...}", s.guarded(s.forgetCursor))
 	return mux

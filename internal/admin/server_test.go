@@ -43,6 +43,10 @@ func (a *fakeAgent) Devices() []admin.Device {
 	return []admin.Device{{ID: "boiler-1", State: "ok", LastSeq: 42}}
 }
 
+func (a *fakeAgent) Peers() []admin.Peer {
+	return []admin.Peer{{Listener: "plant", Sender: "press-7", State: "CLOSED", Reason: "heartbeat missed"}}
+}
+
 func (a *fakeAgent) SetLogLevel(level string) error {
 	if level != "debug" {
 		return errors.New("no such level")
@@ -132,10 +136,11 @@ func TestHealthMeansProgress(t *testing.T) {
 func TestStatusDevicesAndMetricsTellTheSame(t *testing.T) {
 	base := serve(t, &fakeAgent{state: admin.State{
 		Agent: "gw-01", Store: store.Stats{State: "ok", Records: 7, Cursors: []store.CursorStats{{Name: "all/cloud", Lag: 3, Oldest: time.Now()}}},
-		Links:     []admin.Link{{Status: scheduler.Status{Link: "rs485-1", State: scheduler.Up, Timeouts: 5}, Events: map[string]uint64{"late": 2}}},
-		Listeners: []admin.Listener{{Name: "plant", Connections: 2}},
-		Routes:    []admin.Route{{Name: "all", Upstream: "cloud"}},
-		Upstreams: []admin.Upstream{{Name: "cloud", Kind: "mqtt", Status: upstream.Status{Connected: true}}},
+		Links:        []admin.Link{{Status: scheduler.Status{Link: "rs485-1", State: scheduler.Up, Timeouts: 5}, Events: map[string]uint64{"late": 2}}},
+		Listeners:    []admin.Listener{{Name: "plant", Connections: 2, Refused: map[string]uint64{"rate": 3}}},
+		Certificates: []admin.Certificate{{Of: "listener plant", Expires: time.Unix(1900000000, 0)}},
+		Routes:       []admin.Route{{Name: "all", Upstream: "cloud"}},
+		Upstreams:    []admin.Upstream{{Name: "cloud", Kind: "mqtt", Status: upstream.Status{Connected: true}}},
 	}})
 	_, text := do(t, "GET", base+"/api/v1/status", "")
 	var st admin.State
@@ -145,12 +150,16 @@ func TestStatusDevicesAndMetricsTellTheSame(t *testing.T) {
 	if _, text = do(t, "GET", base+"/api/v1/devices", ""); !strings.Contains(text, `"last_seq": 42`) {
 		t.Error(text)
 	}
+	if _, text = do(t, "GET", base+"/api/v1/peers", ""); !strings.Contains(text, `"reason": "heartbeat missed"`) {
+		t.Error(text)
+	}
 	_, text = do(t, "GET", base+"/metrics", "")
 	for _, want := range []string{
 		`edge_agent_store_records 7`, `edge_agent_cursor_records{cursor="all/cloud"} 3`, `edge_agent_link_up{link="rs485-1"} 1`,
 		`edge_agent_link_timeouts_total{link="rs485-1"} 5`, `edge_agent_link_events_total{event="late",link="rs485-1"} 2`, `edge_agent_listener_connections{listener="plant"} 2`,
 		`edge_agent_upstream_connected{kind="mqtt",upstream="cloud"} 1`, `edge_agent_device_records_total{device="boiler-1"} 42`,
-		`edge_agent_store_state{state="ok"} 1`, `go_goroutines`,
+		`edge_agent_store_state{state="ok"} 1`, `go_goroutines`, `edge_agent_listener_refused_total{listener="plant",reason="rate"} 3`,
+		`edge_agent_certificate_expiry_timestamp_seconds{of="listener plant"} 1.9e+09`,
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %s in\n%s", want, text)

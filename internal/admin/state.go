@@ -31,13 +31,33 @@ type State struct {
 	Listeners []Listener  `json:"listeners"`
 	Routes    []Route     `json:"routes"`
 	Upstreams []Upstream  `json:"upstreams"`
+	// Certificates are those that the agent shows to others.
+	Certificates []Certificate `json:"certificates,omitempty"`
+}
+
+// Certificate is one that the agent shows to others.
+type Certificate struct {
+	Of      string    `json:"of"`      // "listener plant"
+	Expires time.Time `json:"expires"` // it, or one between it and its CA
 }
 
 // Link is a [[link]].
 type Link struct {
 	scheduler.Status
-	// Events counts what its protocol has met, such as "bad_frame" or "late".
+	// Events counts what its protocol and its transport have met, such as
+	// "bad_frame", "late" or "parity".
 	Events map[string]uint64 `json:"events,omitempty"`
+	// Session is that with an MCP device.
+	Session *Session `json:"session,omitempty"`
+}
+
+// Session is a conversation in MCP.
+type Session struct {
+	State      string    `json:"state"`            // "CONNECTING", "OPEN", "CLOSING", "CLOSED"
+	Reason     string    `json:"reason,omitempty"` // why the session before has ended
+	Since      time.Time `json:"since,omitzero"`   // it has been open, or gone
+	Peer       string    `json:"peer,omitempty"`   // what the other side calls itself
+	Reconnects uint64    `json:"reconnects"`       // sessions after the first
 }
 
 // Listener is a [[listen]].
@@ -45,10 +65,31 @@ type Listener struct {
 	Name        string `json:"name"`
 	Endpoint    string `json:"endpoint"`
 	Connections int    `json:"connections"`
-	Refused     uint64 `json:"refused"`
+	Handshakes  int    `json:"handshakes"` // of them, whose peer has not said who it is
+	Accepted    uint64 `json:"accepted"`   // connections, with those refused
+	Reconnects  uint64 `json:"reconnects"` // of peers that had been here
 	BadFrames   uint64 `json:"bad_frames"`
 	Records     uint64 `json:"records"`
-	Holes       uint64 `json:"holes"`
+	Repeats     uint64 `json:"repeats"` // records that were there already
+	Holes       uint64 `json:"holes"`   // publications that came before those they follow
+	Lost        uint64 `json:"lost"`    // best-effort records that never came
+	// Refused counts what was refused, by the reason: at a limit, without a
+	// proof, out of place.
+	Refused map[string]uint64 `json:"refused"`
+}
+
+// Peer is one line of /api/v1/peers: an MCP peer of a listener that is here, or
+// was since the start.
+type Peer struct {
+	Listener   string    `json:"listener"`
+	Sender     string    `json:"sender"`
+	Transport  string    `json:"transport"`
+	Remote     string    `json:"remote"`
+	Identity   string    `json:"identity,omitempty"` // who it has proven to be
+	State      string    `json:"state"`
+	Reason     string    `json:"reason,omitempty"` // why it has gone
+	Since      time.Time `json:"since"`            // it came, or went
+	Reconnects uint64    `json:"reconnects"`
 }
 
 // Route is a pump: one route to one upstream.

@@ -57,6 +57,9 @@ type Agent struct {
 	upstreams []*destination
 	admin     *admin.Server
 
+	certificates []certificate
+	keepers      []part // what runs beside links and listeners, such as looking after certificates
+
 	sinks   map[string]*intake.Pushed // by device
 	running atomic.Bool               // everything is started and nothing is stopping
 	stages  []*stage                  // set before admin serves
@@ -140,7 +143,8 @@ func (a *Agent) closeListeners() {
 
 // start starts the stages, from the disk outward, and returns what stops them.
 func (a *Agent) start() (stop func()) {
-	var sources, outward []part // what brings records in, what takes them out
+	var outward []part   // what takes records out
+	sources := a.keepers // what brings them in
 	for _, l := range a.links {
 		sources = append(sources, part{"link " + l.name, l.lane.Run})
 	}

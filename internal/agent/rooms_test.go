@@ -15,7 +15,7 @@ import (
 func rooms() [][]string {
 	return [][]string{
 		{"record"},
-		{"internal/clock", "internal/pty"},
+		{"internal/clock", "internal/pty", "internal/pattern"},
 		{"transport"},
 		{"transport/internal"},
 		{"transport/tcp", "transport/udp", "transport/quic", "transport/serial", "transport/transporttest", "mcp", "store", "scheduler"},

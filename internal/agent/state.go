@@ -50,12 +50,9 @@ func (a *Agent) State() admin.State {
 		a.stateOfLink(&st, l, now)
 	}
 	for _, l := range a.listeners {
-		s := l.server.Stats()
-		st.Listeners = append(st.Listeners, admin.Listener{
-			Name: l.name, Endpoint: l.socket.Endpoint(), Connections: s.Connections, Refused: s.Refused,
-			BadFrames: s.BadFrames, Records: s.Records, Holes: s.Holes,
-		})
+		st.Listeners = append(st.Listeners, l.state())
 	}
+	a.stateOfCertificates(&st, now)
 	for _, u := range a.upstreams {
 		s := u.Status()
 		st.Upstreams = append(st.Upstreams, admin.Upstream{Name: u.name, Kind: u.kind, Status: s})
@@ -71,7 +68,11 @@ func (a *Agent) State() admin.State {
 
 func (a *Agent) stateOfLink(st *admin.State, l *link, now time.Time) {
 	s := l.lane.Status()
-	st.Links = append(st.Links, admin.Link{Status: s, Events: l.events()})
+	shown := admin.Link{Status: s, Events: l.events()}
+	if l.session != nil {
+		shown.Session = l.session()
+	}
+	st.Links = append(st.Links, shown)
 	if !s.BusySince.IsZero() && now.Sub(s.BusySince) > stuckTransaction {
 		st.Stuck = append(st.Stuck, fmt.Sprintf("link %s: a transaction has been under way for %s", l.name, now.Sub(s.BusySince).Round(time.Second)))
 	}
@@ -143,6 +144,26 @@ func (a *Agent) Devices() []admin.Device {
 		list = append(list, d)
 	}
 	slices.SortFunc(list, func(x, y admin.Device) int { return cmp.Compare(x.ID, y.ID) })
+	return list
+}
+
+// Peers implements admin.Agent.
+func (a *Agent) Peers() []admin.Peer {
+	list := []admin.Peer{}
+	if !a.running.Load() {
+		return list
+	}
+	for _, l := range a.listeners {
+		for _, p := range l.server.Peers() {
+			list = append(list, admin.Peer{
+				Listener: l.name, Sender: p.Sender, Transport: p.Transport, Remote: p.Remote, Identity: p.Identity,
+				State: p.State.String(), Reason: p.Reason, Since: p.Since, Reconnects: p.Reconnects,
+			})
+		}
+	}
+	slices.SortFunc(list, func(x, y admin.Peer) int {
+		return cmp.Or(cmp.Compare(x.Listener, y.Listener), cmp.Compare(x.Sender, y.Sender))
+	})
 	return list
 }
 

@@ -56,9 +56,10 @@ func newChecker(r *reporter, f *File) *checker {
 func (c *checker) all() {
 	c.agent()
 	c.unique()
-	c.checkLinks()
+	taken := make(ports)
+	c.checkListens(taken)
+	c.checkLinks(taken)
 	c.checkDevices()
-	c.checkListens()
 	c.checkUpstreams()
 	c.checkRoutes()
 }
@@ -106,11 +107,12 @@ const (
 	requestTimeout = 5 * time.Second
 )
 
-func (c *checker) checkLinks() {
+func (c *checker) checkLinks(taken ports) {
 	serials := make(map[string]string)
 	for i := range c.file.Links {
 		l, at := &c.file.Links[i], element("link", i)
 		c.driver(l, at)
+		c.whereTo(l, at)
 		if l.Timeout == 0 {
 			l.Timeout = pollTimeout
 			if l.Driver == "mcp" {
@@ -120,15 +122,10 @@ func (c *checker) checkLinks() {
 		if !c.ok(at + ".transport") {
 			continue // what belongs to it can't be said
 		}
-		switch l.Transport {
-		case "serial":
+		if l.Transport == "serial" {
 			c.serial(l, at, serials)
-		case "tcp":
-			if c.has(at + ".serial") {
-				c.report(at+".serial", `is for transport = "serial"; remove it`)
-			}
-			c.dialAddress(l, at)
 		}
+		c.linkTransport(l, at, taken)
 		c.linkModbus(l, at)
 	}
 }
@@ -165,9 +162,33 @@ func (c *checker) dangling() bool {
 	})
 }
 
+// whereTo holds that a link says what it leads to: an address, or on a serial
+// line a USB adapter.
+func (c *checker) whereTo(l *Link, at string) {
+	address, usb := at+".address", at+".usb"
+	switch {
+	case l.USB == nil && !c.has(address):
+		example := `"10.0.0.5:502"`
+		if l.Transport == "serial" {
+			example = `"/dev/ttyUSB0"`
+		}
+		c.say(address, `%s has no address; write address = %s`, c.nameOf(at), example)
+	case l.USB == nil:
+	case l.Transport != "serial" && c.ok(at+".transport"):
+		c.report(usb, `is for transport = "serial"; remove it`)
+	case c.has(address):
+		c.report(usb, "does not go with address, as either says which device it is; remove one")
+	}
+}
+
 func (c *checker) serial(l *Link, at string, taken map[string]string) {
 	address := at + ".address"
-	if c.ok(address) {
+	if l.USB != nil {
+		if earlier, shared := taken[l.USB.String()]; shared && c.clean(at+".usb") {
+			c.reportf(at+".usb", "is the line of %s too; put all of its devices on one link", c.line(earlier))
+		}
+		taken[l.USB.String()] = at + ".usb"
+	} else if c.ok(address) {
 		clean := path.Clean(l.Address)
 		switch earlier, shared := taken[clean]; {
 		case !path.IsAbs(l.Address):

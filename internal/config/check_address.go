@@ -59,51 +59,52 @@ func isLoopback(host string) bool {
 	return host == "localhost"
 }
 
-// bound is a port that something listens on.
-type bound struct {
-	host, path string
+// ports are those that something listens on, by protocol and number.
+type ports map[string][]bound
+
+type bound struct{ host, path string }
+
+// reach is what the agent opens a port for.
+type reach struct {
+	path     string // of the address
+	address  string
+	protocol string // "tcp" or "udp"
+	closed   bool   // who may come is held otherwise, or the user takes the risk
+	advice   string // what to write where it isn't
 }
 
-func (c *checker) checkListens() {
-	taken := make(map[int][]bound)
-	c.listenAddress("admin.listen", c.file.Admin.Listen, c.file.Admin.Insecure, taken)
-	for i := range c.file.Listens {
-		l := &c.file.Listens[i]
-		c.listenAddress(element("listen", i)+".address", l.Address, l.Insecure, taken)
-	}
-}
-
-func (c *checker) listenAddress(path, address string, insecure bool, taken map[int][]bound) {
-	if !c.ok(path) {
+// listenAddress checks what the agent listens on.
+func (c *checker) listenAddress(r reach, taken ports) {
+	if !c.ok(r.path) {
 		return
 	}
-	host, port, problem := splitAddress(address, "127.0.0.1:7700")
+	host, port, problem := splitAddress(r.address, "127.0.0.1:7700")
 	if problem != "" {
-		c.report(path, problem)
+		c.report(r.path, problem)
 		return
 	}
-	if !isLoopback(host) && !insecure && c.ok(parent(path)+".insecure") {
-		c.report(path, "is open to other machines, without TLS or authentication; write "+
-			quote(net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))+", or insecure = true beside it to accept that")
+	if !isLoopback(host) && !r.closed {
+		c.reportf(r.path, "is open to other machines; %s, or write %q", r.advice, net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 		return
 	}
 	if port == 0 {
 		return // any free one
 	}
-	for _, other := range taken[port] {
+	key := r.protocol + " " + strconv.Itoa(port)
+	for _, other := range taken[key] {
 		if other.host == host || isWildcard(other.host) || isWildcard(host) {
-			c.reportf(path, "is taken by %s; choose another port", c.owner(other.path))
+			c.reportf(r.path, "is taken by %s; choose another port", c.owner(other.path))
 			return
 		}
 	}
-	taken[port] = append(taken[port], bound{host, path})
+	taken[key] = append(taken[key], bound{host, r.path})
 }
 
 // owner says who has an address.
 func (c *checker) owner(path string) string {
 	switch {
-	case strings.HasPrefix(path, "listen["):
-		return "the [[listen]] of " + c.line(parent(path))
+	case strings.HasPrefix(path, "listen["), strings.HasPrefix(path, "link["):
+		return "the [[" + plain(parent(path)) + "]] of " + c.line(parent(path))
 	case c.has(path):
 		return path + " (" + c.line(path) + ")"
 	}

@@ -73,6 +73,14 @@ func (c *checker) pusher(d *Device, at string, remotes map[string]string) {
 	if d.Remote == "" || !c.ok(at+".remote") {
 		return
 	}
+	if i, found := c.listens.index[d.Listen]; found {
+		switch l := &c.file.Listens[i]; {
+		case l.proven():
+			c.reportf(at+".remote", "is for a device that can't say HELLO, and [[listen]] %q takes only those that prove who they are; give it a listener of its own", d.Listen)
+		case l.Transport != "tcp":
+			c.reportf(at+".remote", "is for a device that can't say HELLO, and over %s it must; remove it", l.Transport)
+		}
+	}
 	ip, err := netip.ParseAddr(d.Remote)
 	if err != nil {
 		c.report(at+".remote", `is no IP address; write one such as "10.0.0.7"`)

@@ -1,6 +1,10 @@
 package config
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/mcp-edge/edge-agent/internal/pattern"
+)
 
 func (c *checker) checkRoutes() {
 	c.targets()
@@ -47,14 +51,14 @@ func (c *checker) patterns() {
 		if c.strangers() {
 			continue
 		}
-		for k, pattern := range match.Device {
+		for k, glob := range match.Device {
 			path := c.patternPath(at+".device", k)
 			switch {
-			case !c.ok(path) || slices.ContainsFunc(c.devices.list, Patterns{pattern}.Match):
-			case isGlob(pattern):
+			case !c.ok(path) || slices.ContainsFunc(c.devices.list, pattern.List{glob}.Match):
+			case pattern.IsGlob(glob):
 				c.warnf(path, "fits no device")
 			default:
-				c.refer(path, pattern, "device", c.devices)
+				c.refer(path, glob, "device", c.devices)
 			}
 		}
 	}
@@ -68,9 +72,9 @@ func (c *checker) patternPath(list string, k int) string {
 	return list
 }
 
-func (c *checker) readable(list string, patterns Patterns) {
-	for k, pattern := range patterns {
-		if _, err := parseGlob(pattern); err != nil {
+func (c *checker) readable(list string, globs pattern.List) {
+	for k, glob := range globs {
+		if err := pattern.Check(glob); err != nil {
 			c.report(c.patternPath(list, k), err.Error())
 		}
 	}
@@ -86,14 +90,14 @@ func (c *checker) strangers() bool {
 // upstream: they would arrive twice, and out of order.
 func (c *checker) overlap(i, j int) {
 	a, b := &c.file.Routes[i], &c.file.Routes[j]
-	if !c.clean(element("route", i)+".match") || !c.clean(element("route", j)+".match") || !a.Match.Stream.overlap(b.Match.Stream) {
+	if !c.clean(element("route", i)+".match") || !c.clean(element("route", j)+".match") || !a.Match.Stream.Overlaps(b.Match.Stream) {
 		return
 	}
 	both := func(d Device) bool { return a.Match.Device.Match(d.ID) && b.Match.Device.Match(d.ID) }
 	who := "any device that fits both"
 	if k := slices.IndexFunc(c.file.Devices, both); k >= 0 {
 		who = "the device " + quote(c.file.Devices[k].ID)
-	} else if !c.strangers() || !a.Match.Device.overlap(b.Match.Device) {
+	} else if !c.strangers() || !a.Match.Device.Overlaps(b.Match.Device) {
 		return
 	}
 	for k, to := range b.To {

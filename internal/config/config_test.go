@@ -148,7 +148,7 @@ func TestAMistakeInTheEnvironmentIsReportedThere(t *testing.T) {
 	}.lookup)
 	const want = `EDGE_AGENT_AGENT_ID: id = "a/b" contains '/', which has a meaning in MQTT topics; write "a-b"
 EDGE_AGENT_LOG_LEVEL: level = "loud" is not known; write "debug", "info", "warn" or "error"
-EDGE_AGENT_ADMIN_LISTEN: listen = "0.0.0.0:9600" is open to other machines, without TLS or authentication; write "127.0.0.1:9600", or insecure = true beside it to accept that
+EDGE_AGENT_ADMIN_LISTEN: listen = "0.0.0.0:9600" is open to other machines; write insecure = true beside it where you trust the network, or write "127.0.0.1:9600"
 x.toml:28:1: unknown table [lgo]; did you mean "log"?
 `
 	if problems.String() != want {
@@ -260,5 +260,22 @@ func TestTheNearestNameIsProposedOnlyWhenItIsNear(t *testing.T) {
 		if got := nearest(word, known); got != want {
 			t.Errorf("nearest to %q is %q, want %q", word, got, want)
 		}
+	}
+}
+
+func TestATableThatMayBeAbsentIsThereOnlyWhenGiven(t *testing.T) {
+	line := func(serial string) Link {
+		text := strings.Replace(smallest, `"tcp"`, `"serial"`, 1)
+		text = strings.Replace(text, `address = "10.0.0.5:502"`, `usb = { vid = "0403", pid = "6001" }`+"\n"+serial, 1)
+		return good(t, text, noEnvironment).Links[0]
+	}
+	if l := line(""); l.Serial.RS485 != nil || l.USB == nil || l.USB.PID != "6001" {
+		t.Errorf("not given: %+v", l)
+	}
+	if l := line("serial = { rs485 = {} }"); l.Serial.RS485 == nil || !l.Serial.RS485.RTSOnSend {
+		t.Errorf("given, and empty: %+v", l.Serial)
+	}
+	if l := line("[link.serial.rs485]\ndelay_after = \"2ms\""); l.Serial.RS485 == nil || l.Serial.RS485.DelayAfter != 2*time.Millisecond {
+		t.Errorf("with a key: %+v", l.Serial)
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+
+	"github.com/mcp-edge/edge-agent/internal/pattern"
 )
 
 // decoder fills structs from what the TOML library has read, and reports
@@ -48,7 +50,11 @@ func (d *decoder) table(path string, raw map[string]any, into reflect.Value) {
 }
 
 // preset gives target the default of f, and its keys theirs where it is a table.
+// An optional table is nil until it is given.
 func (d *decoder) preset(target reflect.Value, f *field) {
+	if f.optional() {
+		return
+	}
 	if isTable(f.typ) {
 		for _, inner := range fieldsOf(f.typ) {
 			d.preset(target.FieldByIndex(inner.index), &inner)
@@ -84,6 +90,9 @@ func (d *decoder) missing(path string, f *field) {
 // value fills target from raw, which stands at path.
 func (d *decoder) value(path string, raw any, target reflect.Value, f *field) {
 	switch kind := f.typ.Kind(); {
+	case f.optional():
+		target.Set(reflect.New(f.typ.Elem()))
+		d.oneTable(path, raw, target.Elem(), f)
 	case kind == reflect.Struct:
 		d.oneTable(path, raw, target, f)
 	case kind == reflect.Slice && isTable(f.typ.Elem()):
@@ -160,11 +169,11 @@ func (d *decoder) tables(path string, raw any, target reflect.Value, f *field) {
 	}
 }
 
-// strings fills a list of strings; Patterns may also be one string alone.
+// strings fills a list of strings; a pattern.List may also be one string alone.
 func (d *decoder) strings(path string, raw any, target reflect.Value, f *field) {
 	if word, ok := raw.(string); ok {
-		if f.typ == reflect.TypeFor[Patterns]() {
-			target.Set(reflect.ValueOf(Patterns{word}))
+		if f.typ == reflect.TypeFor[pattern.List]() {
+			target.Set(reflect.ValueOf(pattern.List{word}))
 			return
 		}
 		d.reportf(path, "is a string; write %s = [%s]", f.key, quote(word))

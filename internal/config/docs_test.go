@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/mcp-edge/edge-agent/internal/pattern"
 )
 
 //go:generate go test . -run TestTheConfigurationPageIsUpToDate -update
@@ -30,7 +32,8 @@ place and what to write instead; ` + "`edge-agent run -c FILE`" + ` does the sam
 - A **secret** is never in the file: ` + "`\"file:/path\"`" + ` names a file that holds it (a line end after it is left out), and
   ` + "`\"env:NAME\"`" + ` an environment variable. ` + "`run`" + ` reads it at start; ` + "`check`" + ` does not, so that a file can be checked
   on another machine.
-- An address beyond loopback is refused without ` + "`insecure = true`" + ` beside it, as there is neither TLS nor authentication yet.
+- An address beyond loopback is refused, unless peers must prove who they are and nobody can listen in (` + "`tls`" + ` with ` + "`client_ca`" + ` or
+  with ` + "`auth`" + `), or ` + "`insecure = true`" + ` stands beside it. ` + "`edge-agent cert`" + ` makes certificates for a first set-up.
 - Warnings don't keep the agent from running: a device that no route takes, an upstream that nothing leads to, a Modbus
   device without a poll, two devices with one Modbus unit, a pattern that fits no device.
 
@@ -130,7 +133,7 @@ func kindOf(f field) string {
 		return "size"
 	case f.isDuration():
 		return "duration"
-	case f.typ == reflect.TypeFor[Patterns]():
+	case f.typ == reflect.TypeFor[pattern.List]():
 		return "string or list of strings"
 	}
 	switch f.typ.Kind() {
@@ -140,7 +143,7 @@ func kindOf(f field) string {
 		return "boolean"
 	case reflect.Float64:
 		return "number"
-	case reflect.Struct:
+	case reflect.Struct, reflect.Pointer:
 		return "table"
 	case reflect.Map:
 		return "table of strings"

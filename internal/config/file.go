@@ -4,13 +4,16 @@ import (
 	"time"
 
 	"github.com/mcp-edge/edge-agent/internal/admin"
+	"github.com/mcp-edge/edge-agent/internal/auth"
 	"github.com/mcp-edge/edge-agent/internal/driver/mcp"
 	"github.com/mcp-edge/edge-agent/internal/driver/modbus"
 	"github.com/mcp-edge/edge-agent/internal/driver/text"
+	"github.com/mcp-edge/edge-agent/internal/pattern"
 	"github.com/mcp-edge/edge-agent/internal/upstream/file"
 	"github.com/mcp-edge/edge-agent/internal/upstream/mqtt"
 	"github.com/mcp-edge/edge-agent/store"
 	"github.com/mcp-edge/edge-agent/transport/serial"
+	"github.com/mcp-edge/edge-agent/transport/udp"
 )
 
 // File is a whole configuration, checked, with every default filled in.
@@ -61,13 +64,27 @@ type Link struct {
 	// Name of the link, which its devices refer to.
 	Name string `toml:"name" required:"true" name:"true" example:"\"rs485-1\""`
 	// Transport that carries it.
-	Transport string `toml:"transport" required:"true" oneof:"serial,tcp"`
+	Transport string `toml:"transport" required:"true" oneof:"serial,tcp,udp,quic"`
 	// Address is the device file of a serial line, best the one under
-	// /dev/serial/by-id, which stays when ports are swapped; with tcp it is
-	// HOST:PORT.
-	Address string `toml:"address" required:"true" example:"\"/dev/ttyUSB0\""`
+	// /dev/serial/by-id, which stays when ports are swapped; with the other
+	// transports it is HOST:PORT. Required, but for a serial line with usb.
+	Address string `toml:"address" example:"\"/dev/ttyUSB0\""`
+	// USB names the adapter of a serial line, instead of Address: it is found
+	// wherever it is plugged in.
+	USB *serial.USB `toml:"usb"`
 	// Serial settings of a serial line.
 	Serial serial.Config `toml:"serial"`
+	// UDP settings of transport "udp".
+	UDP udp.Config `toml:"udp"`
+	// TLS secures what we dial: TLS 1.3 with tcp and quic, which can't do without,
+	// DTLS 1.2 with udp.
+	TLS *auth.ClientTLSConfig `toml:"tls"`
+	// Auth is what we show to an MCP device that wants to know who we are.
+	Auth *auth.DialConfig `toml:"auth"`
+	// Accept is for a device that can't be reached, behind a router or on a mobile
+	// network: it connects to Address on this machine, and is then polled as if
+	// we had dialed it. accept = {} takes whoever calls.
+	Accept *Accept `toml:"accept"`
 	// Timeout of a transaction, counted from when the request has left. Unless
 	// set, "5s" on links with MCP devices and "1s" on others.
 	Timeout time.Duration `toml:"timeout" min:"10ms" max:"5m"`
@@ -76,9 +93,23 @@ type Link struct {
 	RetryCount int `toml:"retry_count" default:"3" min:"0" max:"100"`
 	// Modbus settings that the devices of the link share.
 	Modbus modbus.LinkConfig `toml:"modbus"`
+	// MCP is what we offer to an MCP device.
+	MCP mcp.DialConfig `toml:"mcp"`
 
 	// Driver is what the link's devices speak.
 	Driver string
+}
+
+// Accept is the accept table of a [[link]].
+type Accept struct {
+	// Remote is the IP address that the device calls from. Whoever else calls is
+	// hung up on. Any unless given.
+	Remote string `toml:"remote"`
+	// TLS of the callers: TLS 1.3, and DTLS 1.2 with udp.
+	TLS *auth.ServerTLSConfig `toml:"tls"`
+	// Insecure allows an address beyond loopback without client certificates:
+	// whoever reaches the port can pass for the device.
+	Insecure bool `toml:"insecure" default:"false"`
 }
 
 // Device is a [[device]]: something on a link, or a peer known to a listener.
@@ -121,12 +152,20 @@ type Listen struct {
 	// Name of the listener, which devices refer to.
 	Name string `toml:"name" required:"true" name:"true" example:"\"plant\""`
 	// Transport that carries it.
-	Transport string `toml:"transport" required:"true" oneof:"tcp"`
-	// Address to listen on, as HOST:PORT.
+	Transport string `toml:"transport" required:"true" oneof:"tcp,udp,quic"`
+	// Address to listen on, as HOST:PORT. Beyond loopback it needs tls, and in it
+	// client_ca, or auth as well.
 	Address string `toml:"address" required:"true" example:"\"127.0.0.1:7700\""`
-	// Insecure allows Address beyond loopback although there is neither TLS nor
-	// authentication yet: whoever reaches the port can send records.
+	// Insecure allows Address beyond loopback without tls or without auth:
+	// whoever reaches the port can send records, or read them on their way.
 	Insecure bool `toml:"insecure" default:"false"`
+	// TLS of the peers: TLS 1.3 with tcp and quic, which can't do without, DTLS
+	// 1.2 with udp.
+	TLS *auth.ServerTLSConfig `toml:"tls"`
+	// Auth demands that peers prove who they are.
+	Auth *auth.ListenConfig `toml:"auth"`
+	// UDP settings of transport "udp".
+	UDP udp.Config `toml:"udp"`
 	mcp.ListenConfig
 }
 
@@ -145,9 +184,9 @@ type Route struct {
 type Match struct {
 	// Device is a pattern or a list of them: * is any text, ? any character,
 	// [ab] one of these. Any device unless given.
-	Device Patterns `toml:"device"`
+	Device pattern.List `toml:"device"`
 	// Stream is likewise for the stream.
-	Stream Patterns `toml:"stream"`
+	Stream pattern.List `toml:"stream"`
 }
 
 // Upstream is an [[upstream]]: a destination.

@@ -22,23 +22,12 @@ func notYet() map[string]string {
 		"store.max_age":     ": records wait for as long as max_size holds them",
 		"store.max_records": "; write max_size",
 
-		"link.transport=udp":  `; write "serial" or "tcp"`,
-		"link.transport=quic": `; write "serial" or "tcp"`,
-		"link.tls":            trust,
-		"link.auth":           trust,
-		"link.durability":     durable,
-		"link.usb":            `; write address = "/dev/serial/by-id/…", which follows the adapter`,
-		"link.rs485":          "; use an adapter that switches direction by itself",
-		"link.serial.rs485":   "; use an adapter that switches direction by itself",
+		"link.durability": durable,
 
 		"device.durability": durable,
-		"device.rate":       "; write max_connections and window in [[listen]]",
+		"device.rate":       "; write rate in [[listen]]",
 
-		"listen.transport=udp":  `; write "tcp"`,
-		"listen.transport=quic": `; write "tcp"`,
-		"listen.tls":            trust,
-		"listen.auth":           trust,
-		"listen.durability":     durable,
+		"listen.durability": durable,
 
 		"route.handlers": "; remove it",
 

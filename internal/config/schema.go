@@ -19,6 +19,8 @@ import (
 //	name:"true"        a name as record.CheckName has it
 //	secret:"true"      "file:/path" or "env:NAME", never the secret itself
 //	example:"…"        what to write where a required key is missing, as in the file
+//
+// A table is a struct, or a pointer to one that is nil unless the table is given.
 type field struct {
 	index    []int // as reflect.Value.FieldByIndex takes it
 	owner    reflect.Type
@@ -73,6 +75,11 @@ func fieldsOf(t reflect.Type) []field {
 	return list
 }
 
+// optional tells a table whose being there means something.
+func (f *field) optional() bool {
+	return f.typ.Kind() == reflect.Pointer && isTable(f.typ.Elem())
+}
+
 // initial is the default of f on this machine.
 func (f *field) initial() string {
 	if f.preset32 != "" && strconv.IntSize == 32 {
@@ -107,7 +114,7 @@ func (f *field) sample() string {
 			return "[{ … }]"
 		}
 		return `["…"]`
-	case reflect.Struct, reflect.Map:
+	case reflect.Struct, reflect.Pointer, reflect.Map:
 		return "{ … }"
 	}
 	if f.low != "" {

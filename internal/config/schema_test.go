@@ -55,7 +55,7 @@ func TestTheTagsOfEveryConfigStructCanBeRead(t *testing.T) {
 
 func TestEveryFieldOfAConfigStructHasAKey(t *testing.T) {
 	// What the file derives or keeps for itself.
-	derived := []string{"File.source", "File.secrets", "Link.Driver"}
+	derived := []string{"File.source", "File.secrets", "Link.Driver", "Config.TLS", "Config.Gate"}
 	all := append([]table{{typ: reflect.TypeFor[File]()}}, tables()...)
 	for _, table := range all {
 		for i := range table.typ.NumField() {

@@ -20,7 +20,7 @@ func tablesOf(t reflect.Type, path, owner string) []table {
 	var list []table
 	for _, f := range fieldsOf(t) {
 		inner := f.typ
-		if inner.Kind() == reflect.Slice {
+		if inner.Kind() == reflect.Slice || f.optional() {
 			inner = inner.Elem()
 		}
 		if !isTable(inner) {

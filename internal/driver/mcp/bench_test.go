@@ -122,26 +122,40 @@ type server struct {
 	stop    func()
 }
 
+// limits are those of the configuration, but for the number of connections.
+func limits() driver.ListenConfig {
+	return driver.ListenConfig{
+		HeartbeatInterval: 30 * time.Second, HelloTimeout: 10 * time.Second, FrameTimeout: 10 * time.Second,
+		MaxConnections: 100, MaxConnectionsPerAddress: 100, MaxHandshakes: 100,
+		MaxPayload: 1 << 20, Window: 1024, WindowBytes: 4 << 20, MaxBuffered: 4 << 20, MaxRequests: 8,
+	}
+}
+
 func startServer(t testing.TB, q driver.Queue, cfg driver.ServerConfig) *server {
 	t.Helper()
+	return startServerOn(t, q, cfg, func(s *driver.Server) (transport.Listener, error) {
+		return tcp.Listen(t.Context(), "127.0.0.1:0", s.Framer, nil)
+	})
+}
+
+func startServerOn(t testing.TB, q driver.Queue, cfg driver.ServerConfig, listen func(*driver.Server) (transport.Listener, error)) *server {
+	t.Helper()
 	cfg.Agent, cfg.Epoch = "gw-01", 9
-	if cfg.MaxConnections == 0 {
-		cfg.ListenConfig = driver.ListenConfig{
-			HeartbeatInterval: 30 * time.Second, HelloTimeout: 10 * time.Second, MaxConnections: 100,
-			MaxPayload: 1 << 20, Window: 1024, WindowBytes: 4 << 20,
-		}
+	if cfg.ListenConfig == (driver.ListenConfig{}) {
+		cfg.ListenConfig = limits()
 	}
 	s, err := driver.NewServer(cfg, q, now, discard())
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := tcp.Listen(t.Context(), "127.0.0.1:0", s.Framer, nil)
+	l, err := listen(s)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
 	stop := background(t, func(ctx context.Context) error { return s.Run(ctx, l) })
-	return &server{Server: s, address: strings.TrimPrefix(l.Endpoint(), "tcp "), stop: stop}
+	_, address, _ := strings.Cut(l.Endpoint(), " ")
+	return &server{Server: s, address: address, stop: stop}
 }
 
 func newDevice(t testing.TB, name string, d transport.Dialer, count uint64) *mcpdevice.Device {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,9 +16,12 @@ import (
 
 // LinkConfig of a Link.
 type LinkConfig struct {
+	DialConfig
 	Name  string // of the [[link]]
 	Agent string // our id, said in HELLO
 	Epoch record.Epoch
+	// Token gives what proves us to the device, anew for each session; nil: none.
+	Token func() (string, error)
 
 	// Serial says that the line loses and invents bytes.
 	Serial bool
@@ -26,13 +30,17 @@ type LinkConfig struct {
 	Anonymous string
 }
 
-// helloTime is how long a device may take to answer HELLO. A line is trusted
-// with a device of its own, so nothing is gained by more patience: the lane
-// opens the line again.
-const helloTime = 5 * time.Second
+const (
+	// helloTime is how long a device may take to answer HELLO. A line is trusted
+	// with a device of its own, so nothing is gained by more patience: the lane
+	// opens the line again.
+	helloTime = 5 * time.Second
+	// frameTime is how long it may take over one frame, on a stream.
+	frameTime = 10 * time.Second
+)
 
-// Link is a line to an MCP device. What the device publishes goes into the
-// queue, and polls ask it.
+// Link is a line to an MCP device, over any transport. What the device
+// publishes goes into the queue, and polls ask it.
 type Link struct {
 	cfg    LinkConfig
 	dialer transport.Dialer
@@ -41,14 +49,18 @@ type Link struct {
 	now    Now
 	log    *slog.Logger
 
-	counters mcp.Counters
+	scratches scratches
+	counters  mcp.Counters
 
 	mu      sync.Mutex
 	session *mcp.Session
-	framer  *mcp.SerialFramer // of the session, on a serial line
+	conn    transport.Conn    // of the session
+	framer  *mcp.SerialFramer // likewise, on a serial line
 	resyncs mcp.ResyncStats   // of the framers before
 	stop    context.CancelFunc
-	reason  string // why the session before has ended
+	reason  string    // why the session before has ended
+	since   time.Time // when the session opened, or the one before ended
+	opened  uint64    // sessions
 }
 
 var _ scheduler.Link = (*Link)(nil)
@@ -69,30 +81,33 @@ func NewLink(d transport.Dialer, cfg LinkConfig, queue Queue, sink Sink, now Now
 
 // Open implements scheduler.Link.
 func (l *Link) Open(ctx context.Context) error {
-	var framer transport.Framer = mcp.NewStreamFramer(0)
-	var serial *mcp.SerialFramer
-	if l.cfg.Serial {
-		serial = mcp.NewSerialFramer(0, 0)
-		framer = serial
+	token, err := l.token()
+	if err != nil {
+		return err
 	}
+	framer, serial := l.newFramer()
 	conn, err := l.dialer.Dial(ctx, framer)
 	if err != nil {
 		return err
 	}
 	handler := &receiver{
-		queue: l.queue, now: l.now, log: l.log, agent: l.cfg.Agent,
-		admit: func(mcp.Peer) error { return nil },
+		queue: l.queue, now: l.now, log: l.log, agent: l.cfg.Agent, scratches: &l.scratches,
+		admit: func(context.Context, mcp.Peer) error { return nil },
 	}
 	s := mcp.NewSession(conn, mcp.Config{
-		Role: mcp.Client, Name: l.cfg.Agent, Epoch: l.cfg.Epoch, HelloTimeout: helloTime,
+		Role: mcp.Client, Name: l.cfg.Agent, Epoch: l.cfg.Epoch, Token: token,
+		Heartbeat: l.cfg.HeartbeatInterval, HelloTimeout: helloTime,
+		MaxPayload: l.cfg.MaxPayload, WindowRecords: l.cfg.Window, WindowBytes: l.cfg.WindowBytes,
 		Anonymous: l.cfg.Anonymous, Counters: &l.counters,
 	}, handler)
 	run, stop := context.WithCancel(context.WithoutCancel(ctx))
 	l.mu.Lock()
-	l.session, l.framer, l.stop = s, serial, stop
+	l.session, l.conn, l.framer, l.stop = s, conn, serial, stop
 	l.mu.Unlock()
 	go func() {
-		if err := s.Run(run); err != nil {
+		err := s.Run(run)
+		handler.leave()
+		if err != nil {
 			l.log.Info("the session has ended", "endpoint", l.dialer.Endpoint(), "reason", err)
 		}
 	}()
@@ -104,8 +119,34 @@ func (l *Link) Open(ctx context.Context) error {
 	if state, err := s.State(); state != mcp.Open {
 		return fmt.Errorf("mcp: %s: %w", l.dialer.Endpoint(), closeWith(l, err))
 	}
+	l.mu.Lock()
+	l.since = time.Now()
+	l.opened++
+	l.mu.Unlock()
 	l.log.Info("the device has answered", "endpoint", l.dialer.Endpoint(), "sender", s.Peer().Sender, "software", s.Peer().Software)
 	return nil
+}
+
+// token is what proves us to the device.
+func (l *Link) token() (string, error) {
+	if l.cfg.Token == nil {
+		return "", nil
+	}
+	token, err := l.cfg.Token()
+	if err != nil {
+		return "", fmt.Errorf("mcp: %s: the token: %w", l.dialer.Endpoint(), transport.Permanent(err))
+	}
+	return token, nil
+}
+
+// newFramer makes what finds frames on this link; transports whose messages are
+// datagrams ignore it.
+func (l *Link) newFramer() (transport.Framer, *mcp.SerialFramer) {
+	if l.cfg.Serial {
+		serial := mcp.NewSerialFramer(l.cfg.MaxPayload, 0)
+		return serial, serial
+	}
+	return mcp.NewStreamFramer(l.cfg.MaxPayload, frameTime), nil
 }
 
 // closeWith closes the link and returns err.
@@ -140,8 +181,9 @@ func (l *Link) Close() error {
 	if err != nil {
 		l.reason = err.Error()
 	}
+	l.since = time.Now()
 	l.resyncs = l.resyncStats()
-	l.session, l.framer, l.stop = nil, nil, nil
+	l.session, l.conn, l.framer, l.stop = nil, nil, nil, nil
 	return nil
 }
 
@@ -166,29 +208,51 @@ func (l *Link) resyncStats() mcp.ResyncStats {
 
 // LinkStats of a Link; the numbers only rise.
 type LinkStats struct {
-	State     mcp.State // Closed while there is no session
-	Reason    string    // why the session before has ended
-	Sender    string    // the device's name, while there is a session
+	State      mcp.State // Closed while there is no session
+	Reason     string    // why the session before has ended
+	Since      time.Time // when the session opened, or the one before ended
+	Reconnects uint64    // sessions after the first
+	Sender     string    // the device's name, while there is a session
+	Transport  string    // likewise
+	Remote     string    // likewise, where the device is
+	Identity   string    // likewise, the names in its certificate
+
 	Resync    mcp.ResyncStats
 	BadFrames uint64
 	Publishes uint64
 	Records   uint64
 	Repeats   uint64
 	Holes     uint64
+	Lost      uint64 // best-effort records that never came
+	Foreign   uint64 // datagrams without the session's cookie
+
+	HelloTimeouts    uint64
+	FrameTimeouts    uint64
+	HeartbeatsMissed uint64
+	WindowExceeded   uint64
 }
 
 // Stats may be called at any time.
 func (l *Link) Stats() LinkStats {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	c := &l.counters
 	stats := LinkStats{
-		State: mcp.Closed, Reason: l.reason, Resync: l.resyncStats(),
-		BadFrames: l.counters.BadFrames.Load(), Publishes: l.counters.Publishes.Load(),
-		Records: l.counters.Records.Load(), Repeats: l.counters.Repeats.Load(), Holes: l.counters.Holes.Load(),
+		State: mcp.Closed, Reason: l.reason, Since: l.since, Resync: l.resyncStats(),
+		BadFrames: c.BadFrames.Load(), Publishes: c.Publishes.Load(),
+		Records: c.Records.Load(), Repeats: c.Repeats.Load(), Holes: c.Holes.Load(),
+		Lost: c.Lost.Load(), Foreign: c.Foreign.Load(),
+		HelloTimeouts: c.HelloTimeouts.Load(), FrameTimeouts: c.FrameTimeouts.Load(),
+		HeartbeatsMissed: c.HeartbeatsMissed.Load(), WindowExceeded: c.WindowExceeded.Load(),
+	}
+	if l.opened > 0 {
+		stats.Reconnects = l.opened - 1
 	}
 	if l.session != nil {
+		info := l.conn.Info()
 		stats.State, _ = l.session.State()
 		stats.Sender = l.session.Peer().Sender
+		stats.Transport, stats.Remote, stats.Identity = info.Transport, info.Remote, strings.Join(info.Names, ", ")
 	}
 	return stats
 }

@@ -187,7 +187,7 @@ func (a answering) Request(ctx context.Context, q mcp.Request) mcp.Response { re
 
 func memoryDevice(t *testing.T, answer func(ctx context.Context, q mcp.Request) mcp.Response) *transporttest.Exchange {
 	t.Helper()
-	x := transporttest.NewExchange("device", func() transport.Framer { return mcp.NewStreamFramer(0) })
+	x := transporttest.NewExchange("device", func() transport.Framer { return mcp.NewStreamFramer(0, 0) })
 	t.Cleanup(func() { x.Close() })
 	background(t, func(ctx context.Context) error {
 		for ctx.Err() == nil {

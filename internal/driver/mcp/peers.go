@@ -3,10 +3,15 @@ package mcp
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/mcp-edge/edge-agent/mcp"
+	"github.com/mcp-edge/edge-agent/transport"
 )
 
 // maxGone is how many peers that have left are remembered.
@@ -14,54 +19,136 @@ const maxGone = 1024
 
 // PeerStatus is what an operator sees of a peer.
 type PeerStatus struct {
-	Sender string    // its name
-	Remote string    // where it connected from last
-	State  mcp.State // of its session
-	Reason string    // why the session is no longer open; empty while it is, and where we ended it
-	Since  time.Time // when it came, or went
+	Sender     string    // its name
+	Transport  string    // that it uses: "tcp", "quic" …
+	Remote     string    // where it connected from last
+	Identity   string    // who it has proven to be; empty: nobody has asked
+	State      mcp.State // of its session
+	Reason     string    // why the session is no longer open; empty while it is, and where we ended it
+	Since      time.Time // when it came, or went
+	Reconnects uint64    // how often it has come again, while it was remembered
 }
 
 // peer is one session of a Server.
 type peer struct {
 	session *mcp.Session
+	conn    transport.Conn
 	remote  string
-	sender  string // once it has introduced itself
+	ticket  *ticket
+	alarms  alarms
+	sender  string // once it has introduced itself; guarded by peers.mu
 }
 
-// peers are the sessions of a Server by the sender's name.
+// peers are the senders that a Server knows, by name.
 type peers struct {
-	log *slog.Logger
+	log        *slog.Logger
+	strangers  rate.Sometimes // what is logged of connections that anybody can make
+	lines      *rate.Limiter  // what is logged of peers: a flood of them must not fill the disk
+	reconnects atomic.Uint64
 
-	mu     sync.Mutex
-	here   map[string]*peer
-	status map[string]PeerStatus
+	mu    sync.Mutex
+	known map[string]*known
+	here  int // of them, connected
 }
 
-func newPeers(log *slog.Logger) peers {
-	return peers{log: log, here: make(map[string]*peer), status: make(map[string]PeerStatus)}
+// known is a sender that is connected, or was.
+type known struct {
+	status PeerStatus
+	peer   *peer // nil when it has left
+}
+
+func newPeers(log *slog.Logger) *peers {
+	return &peers{
+		log: log, known: make(map[string]*known),
+		strangers: rate.Sometimes{First: 10, Interval: time.Second},
+		lines:     rate.NewLimiter(100, 1000),
+	}
+}
+
+// say logs what a peer does, unless there is too much of it.
+func (ps *peers) say(level slog.Level, msg string, args ...any) {
+	if ps.lines.Allow() {
+		ps.log.Log(context.Background(), level, msg, args...)
+	}
 }
 
 // enter notes that a session's peer has introduced itself. A session that the
-// same sender has left behind, on a connection that looks alive, ends.
-func (ps *peers) enter(p *peer, who mcp.Peer) {
+// same sender has left behind, on a connection that looks alive, ends. What may
+// be a replay waits until the peer is known to be there, else anybody who has
+// seen a HELLO could end sessions with it.
+func (ps *peers) enter(ctx context.Context, p *peer, who mcp.Peer, id Identity, patience time.Duration) error {
+	if who.Confirmed != nil && ps.elsewhere(p, who.Sender) {
+		ctx, cancel := context.WithTimeout(ctx, patience)
+		defer cancel()
+		select {
+		case <-who.Confirmed:
+		case <-ctx.Done():
+			return &mcp.Error{Code: mcp.CodeHelloTimeout, Reason: "the handshake was not finished, and this sender has a session"}
+		}
+	}
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	if before := ps.here[who.Sender]; before != nil && before != p {
-		level := slog.LevelInfo
-		if host(before.remote) != host(p.remote) {
-			level = slog.LevelWarn
-		}
-		ps.log.Log(context.Background(), level, "a sender has connected anew, its older session is closed; if this goes on, two devices bear one name",
-			"sender", who.Sender, "remote", p.remote, "before", before.remote)
-		before.session.Close(&mcp.Error{Code: mcp.CodeReplaced, Reason: "a newer connection says that it is " + who.Sender})
+	ps.rename(p, who.Sender)
+	k := ps.known[who.Sender]
+	switch {
+	case k == nil:
+		k = new(known)
+		ps.known[who.Sender] = k
+	case k.peer != nil && k.peer != p:
+		ps.replace(k, p)
 	}
-	if p.sender != "" && p.sender != who.Sender && ps.here[p.sender] == p {
-		delete(ps.here, p.sender)
+	if k.peer == nil {
+		ps.here++
 	}
-	p.sender = who.Sender
-	ps.here[p.sender] = p
-	ps.remember(PeerStatus{Sender: p.sender, Remote: p.remote, Since: time.Now()})
-	ps.log.Info("peer connected", "sender", p.sender, "remote", p.remote, "epoch", who.Epoch, "software", who.Software)
+	if k.peer != p && !k.status.Since.IsZero() {
+		k.status.Reconnects++
+		ps.reconnects.Add(1)
+	}
+	k.peer = p
+	k.status = PeerStatus{
+		Sender: who.Sender, Transport: p.conn.Info().Transport, Remote: p.remote, Identity: identity(who, id),
+		Since: time.Now(), Reconnects: k.status.Reconnects,
+	}
+	ps.say(slog.LevelInfo, "peer connected", "sender", who.Sender, "remote", p.remote, "identity", k.status.Identity, "epoch", who.Epoch, "software", who.Software)
+	return nil
+}
+
+// identity is who the peer has proven to be.
+func identity(who mcp.Peer, id Identity) string {
+	if id != nil {
+		return id.String()
+	}
+	return strings.Join(who.Names, ", ")
+}
+
+// elsewhere says whether the sender has another session than p.
+func (ps *peers) elsewhere(p *peer, sender string) bool {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	k := ps.known[sender]
+	return k != nil && k.peer != nil && k.peer != p
+}
+
+// rename notes a peer's name; one that says HELLO again may have a new one. The
+// caller holds mu.
+func (ps *peers) rename(p *peer, sender string) {
+	before := p.sender
+	p.sender = sender
+	if k := ps.known[before]; before != "" && before != sender && k != nil && k.peer == p {
+		delete(ps.known, before)
+		ps.here--
+	}
+}
+
+// replace ends the session that a sender has left behind. The caller holds mu.
+func (ps *peers) replace(k *known, p *peer) {
+	level := slog.LevelInfo
+	if host(k.peer.remote) != host(p.remote) {
+		level = slog.LevelWarn
+	}
+	ps.say(level, "a sender has connected anew, its older session is closed; if this goes on, two devices bear one name",
+		"sender", p.sender, "remote", p.remote, "before", k.peer.remote)
+	k.peer.session.Close(&mcp.Error{Code: mcp.CodeReplaced, Reason: "a newer connection says that it is " + p.sender})
 }
 
 // leave notes that a session has ended.
@@ -69,31 +156,34 @@ func (ps *peers) leave(p *peer, err error) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	if p.sender == "" {
-		ps.log.Info("a connection has ended before its peer said who it is", "remote", p.remote, "reason", err)
+		ps.strangers.Do(func() {
+			ps.log.Info("a connection has ended before its peer said who it is", "remote", p.remote, "reason", err)
+		})
 		return
 	}
-	ps.log.Info("peer gone", "sender", p.sender, "remote", p.remote, "reason", err)
-	if ps.here[p.sender] != p {
+	ps.say(slog.LevelInfo, "peer gone", "sender", p.sender, "remote", p.remote, "reason", err)
+	k := ps.known[p.sender]
+	if k == nil || k.peer != p {
 		return // replaced
 	}
-	delete(ps.here, p.sender)
-	gone := PeerStatus{Sender: p.sender, Remote: p.remote, State: mcp.Closed, Since: time.Now()}
+	k.peer = nil
+	k.status.State, k.status.Since = mcp.Closed, time.Now()
 	if err != nil {
-		gone.Reason = err.Error()
+		k.status.Reason = err.Error()
 	}
-	ps.remember(gone)
+	ps.here--
+	ps.forget(p.sender)
 }
 
-// remember keeps the status, at the price of some peer's that is gone if there
-// are too many. The caller holds mu.
-func (ps *peers) remember(s PeerStatus) {
-	ps.status[s.Sender] = s
-	if len(ps.status)-len(ps.here) <= maxGone {
+// forget drops some peer that is gone, but not this one, if there are too many.
+// The caller holds mu.
+func (ps *peers) forget(but string) {
+	if len(ps.known)-ps.here <= maxGone {
 		return
 	}
-	for name := range ps.status {
-		if ps.here[name] == nil && name != s.Sender {
-			delete(ps.status, name)
+	for name, k := range ps.known {
+		if k.peer == nil && name != but {
+			delete(ps.known, name)
 			return
 		}
 	}
@@ -102,10 +192,11 @@ func (ps *peers) remember(s PeerStatus) {
 func (ps *peers) list() []PeerStatus {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	list := make([]PeerStatus, 0, len(ps.status))
-	for name, status := range ps.status {
-		if p := ps.here[name]; p != nil {
-			status.State, _ = p.session.State()
+	list := make([]PeerStatus, 0, len(ps.known))
+	for _, k := range ps.known {
+		status := k.status
+		if k.peer != nil {
+			status.State, _ = k.peer.session.State()
 		}
 		list = append(list, status)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -18,6 +19,7 @@ import (
 type Queue interface {
 	Source(key store.SourceKey) (*store.Source, error)
 	Channel(key store.ChannelKey) (*store.Channel, error)
+	Release(c *store.Channel)
 	Append(ctx context.Context, b store.Batch) (*store.Commit, error)
 }
 
@@ -30,67 +32,132 @@ type Now func() (time.Time, record.Clock)
 // them all and asks the store again.
 const maxSources = 1024
 
-// receiver puts what one peer publishes into the queue. The session calls it
-// from one goroutine.
+// receiver puts what one peer publishes into the queue. The session makes one
+// call after the other. There are as many receivers as sessions, and most are
+// idle: so what publishing needs is made for the first PUBLISH, and what it
+// needs only meanwhile is borrowed.
 type receiver struct {
 	mcp.NoHandler
-	queue   Queue
-	now     Now
-	log     *slog.Logger
-	agent   string // our name: records that bear it must not come from elsewhere
-	ownOnly bool   // the peer may speak only for itself
-	admit   func(peer mcp.Peer) error
+	queue    Queue
+	now      Now
+	log      *slog.Logger
+	agent    string // our name: records that bear it must not come from elsewhere
+	admit    func(ctx context.Context, peer mcp.Peer) error
+	throttle func(ctx context.Context, batch []share) error // nil: nobody is too fast
+
+	// What admit found out:
+	identity Identity // nil: nobody has asked
+	ownOnly  bool     // the peer may speak only for itself
 
 	peer     mcp.Peer
-	channels map[string]*store.Channel
-	sources  map[store.SourceKey]*store.Source
-	key      store.SourceKey // of the record before
-	source   *store.Source   // likewise
+	channels []*store.Channel                  // few, so they are not worth a map
+	sources  map[store.SourceKey]*store.Source // for which the peer may speak
+	key      store.SourceKey                   // of the record before
+	source   *store.Source                     // likewise
 
-	// Scratch, reused so that a steady stream of records costs no allocations.
-	record  record.Record
+	scratches *scratches
+	record    *record.Record // the last one: what reads the same need not be allocated again
+}
+
+// scratch is what a PUBLISH needs while it is worked on.
+type scratch struct {
 	entries []store.Entry
 	named   []byte
+	shares  []share
+}
+
+// Larger ones are left to the garbage collector.
+const (
+	keepEntries = 4096
+	keepNamed   = 1 << 20
+	keepPoints  = 64
+)
+
+// scratches are those that nobody works with.
+type scratches struct{ pool sync.Pool }
+
+func (p *scratches) borrow() *scratch {
+	if s, ok := p.pool.Get().(*scratch); ok {
+		return s
+	}
+	return new(scratch)
+}
+
+func (p *scratches) giveBack(s *scratch) {
+	if cap(s.entries) > keepEntries || cap(s.named) > keepNamed {
+		return
+	}
+	clear(s.entries) // they point into what was received
+	s.entries, s.named, s.shares = s.entries[:0], s.named[:0], s.shares[:0]
+	p.pool.Put(s)
 }
 
 // Open implements mcp.Handler.
-func (r *receiver) Open(_ context.Context, peer mcp.Peer) error {
-	if err := r.admit(peer); err != nil {
+func (r *receiver) Open(ctx context.Context, peer mcp.Peer) error {
+	if err := r.admit(ctx, peer); err != nil {
 		return err
 	}
+	r.leave()
 	r.peer = peer
-	r.channels = make(map[string]*store.Channel)
-	r.sources = make(map[store.SourceKey]*store.Source)
-	r.source = nil
 	return nil
 }
 
-// Channel implements mcp.Handler.
+// leave ends what Open began, when the session is over or begins anew.
+func (r *receiver) leave() {
+	for _, c := range r.channels {
+		r.queue.Release(c)
+	}
+	r.channels, r.sources, r.source = nil, nil, nil
+}
+
+// Channel implements mcp.Handler. Who names a channel wants to publish.
 func (r *receiver) Channel(name string) (uint64, error) {
+	if r.identity != nil && !r.identity.Has(RolePublish) {
+		return 0, notAllowed("%s was not given the role %q", r.peer.Sender, RolePublish)
+	}
 	c, err := r.queue.Channel(store.ChannelKey{Sender: r.peer.Sender, Epoch: r.peer.Epoch, Channel: name})
 	if err != nil {
 		r.log.Warn("a channel can't be opened", "sender", r.peer.Sender, "channel", name, "error", err)
 		return 0, &mcp.Error{Code: mcp.CodeBusy, Reason: "no more channels are taken"}
 	}
-	r.channels[name] = c
+	r.channels = append(r.channels, c)
 	return c.Safe(), nil
+}
+
+// channel finds one that Channel was called for.
+func (r *receiver) channel(name []byte) *store.Channel {
+	for _, c := range r.channels {
+		if c.Key().Channel == string(name) {
+			return c
+		}
+	}
+	return nil
 }
 
 // Publish implements mcp.Handler. All records of a frame are stored, or none.
 func (r *receiver) Publish(ctx context.Context, p *mcp.Publish) (mcp.Commit, error) {
+	work := r.scratches.borrow()
+	defer r.tidy(work)
+	if r.record == nil {
+		r.record = new(record.Record)
+	}
 	now, _ := r.now()
-	r.entries, r.named = r.entries[:0], r.named[:0]
 	for number, raw := range p.Records() {
-		e, err := r.entry(raw, now)
+		e, err := r.entry(work, raw, now)
 		if err != nil {
 			return nil, fmt.Errorf("record %d of channel %s: %w", number, p.Channel, err)
 		}
 		e.Number = number
-		r.entries = append(r.entries, e)
+		work.entries = append(work.entries, e)
 	}
-	batch := store.Batch{Entries: r.entries, Previous: p.Previous}
+	if r.throttle != nil {
+		if err := r.throttle(ctx, work.perDevice()); err != nil {
+			return nil, err
+		}
+	}
+	batch := store.Batch{Entries: work.entries, Previous: p.Previous}
 	if !r.peer.Anonymous {
-		batch.Channel = r.channels[string(p.Channel)]
+		batch.Channel = r.channel(p.Channel)
 	}
 	commit, err := r.queue.Append(ctx, batch)
 	switch {
@@ -106,13 +173,36 @@ func (r *receiver) Publish(ctx context.Context, p *mcp.Publish) (mcp.Commit, err
 	return nil, err
 }
 
+// tidy leaves nothing large with a peer that may fall silent now.
+func (r *receiver) tidy(work *scratch) {
+	r.scratches.giveBack(work)
+	r.record.Payload, r.record.Gap = nil, nil
+	if cap(r.record.Points) > keepPoints {
+		r.record.Points = nil
+	}
+}
+
+// perDevice counts the records of each device, as far as they stand together.
+func (s *scratch) perDevice() []share {
+	for i := range s.entries {
+		key := s.entries[i].Source.Key()
+		device := deviceKey{agent: key.Agent, device: key.Device}
+		if n := len(s.shares); n > 0 && s.shares[n-1].device == device {
+			s.shares[n-1].records++
+			continue
+		}
+		s.shares = append(s.shares, share{device: device, records: 1})
+	}
+	return s.shares
+}
+
 // entry checks one record and says what the queue must know of it. The body is
 // the record as it came: what it says of itself is not written anew.
-func (r *receiver) entry(raw []byte, now time.Time) (store.Entry, error) {
+func (r *receiver) entry(work *scratch, raw []byte, now time.Time) (store.Entry, error) {
 	if r.peer.Anonymous {
-		raw = r.withName(raw)
+		raw = work.withName(r.peer.Sender, raw)
 	}
-	rec := &r.record
+	rec := r.record
 	if err := rec.Unmarshal(raw); err != nil {
 		return store.Entry{}, badRecord("%s", err)
 	}
@@ -134,9 +224,6 @@ func (r *receiver) entry(raw []byte, now time.Time) (store.Entry, error) {
 		key.Agent, key.Epoch = rec.Agent, rec.Epoch
 		e.Seq, e.Part = rec.Seq, rec.Part
 	}
-	if err := r.mayPublish(rec); err != nil {
-		return store.Entry{}, err
-	}
 	var err error
 	e.Source, err = r.sourceOf(key)
 	return e, err
@@ -146,43 +233,56 @@ func badRecord(format string, args ...any) error {
 	return &mcp.Error{Code: mcp.CodeBadPayload, Reason: fmt.Sprintf(format, args...)}
 }
 
-// mayPublish decides whether the peer may speak for the record's device.
-func (r *receiver) mayPublish(rec *record.Record) error {
-	speaker := rec.Agent
+// mayPublish decides whether the peer may speak for the device. What an agent
+// below has collected, that agent speaks for: which devices it has is its own
+// affair, and a token for it need not name them.
+func (r *receiver) mayPublish(key store.SourceKey) error {
+	speaker := key.Agent
 	if speaker == "" {
-		speaker = rec.Device
+		speaker = key.Device
 	}
 	switch {
-	case rec.Agent == r.agent:
-		return &mcp.Error{Code: mcp.CodeNotAllowed, Reason: "a record of " + r.agent + " came back to it: a loop, or two agents with one id"}
-	case r.ownOnly && speaker != r.peer.Sender:
-		return &mcp.Error{Code: mcp.CodeNotAllowed, Reason: r.peer.Sender + " may not speak for " + speaker}
+	case key.Agent == r.agent:
+		return notAllowed("a record of %s came back to it: a loop, or two agents with one id", r.agent)
+	case r.ownOnly && speaker != r.peer.Sender, r.identity != nil && !r.identity.MaySpeakFor(speaker):
+		return notAllowed("%s may not speak for %s", r.peer.Sender, speaker)
 	}
 	return nil
 }
 
-// withName puts the name from the configuration in front of a record, which may
-// lack one: of a field that comes twice, protobuf takes the last.
-func (r *receiver) withName(raw []byte) []byte {
-	start := len(r.named)
-	r.named = protowire.AppendTag(r.named, 1, protowire.BytesType) // device, see record.proto
-	r.named = protowire.AppendString(r.named, r.peer.Sender)
-	r.named = append(r.named, raw...)
-	return r.named[start:]
+func notAllowed(format string, args ...any) error {
+	return &mcp.Error{Code: mcp.CodeNotAllowed, Reason: fmt.Sprintf(format, args...)}
 }
 
+// withName puts the name from the configuration in front of a record, which may
+// lack one: of a field that comes twice, protobuf takes the last.
+func (s *scratch) withName(sender string, raw []byte) []byte {
+	start := len(s.named)
+	s.named = protowire.AppendTag(s.named, 1, protowire.BytesType) // device, see record.proto
+	s.named = protowire.AppendString(s.named, sender)
+	s.named = append(s.named, raw...)
+	return s.named[start:]
+}
+
+// sourceOf finds the source, if the peer may speak for it.
 func (r *receiver) sourceOf(key store.SourceKey) (*store.Source, error) {
 	if r.source != nil && key == r.key {
 		return r.source, nil
 	}
 	source, ok := r.sources[key]
 	if !ok {
+		if err := r.mayPublish(key); err != nil {
+			return nil, err
+		}
 		var err error
 		if source, err = r.queue.Source(key); err != nil {
 			r.log.Warn("a device of a peer is refused", "sender", r.peer.Sender, "device", key.Device, "stream", key.Stream, "error", err)
 			return nil, &mcp.Error{Code: mcp.CodeBusy, Reason: "no more devices or streams are taken"}
 		}
-		if len(r.sources) == maxSources {
+		switch {
+		case r.sources == nil:
+			r.sources = make(map[store.SourceKey]*store.Source)
+		case len(r.sources) == maxSources:
 			clear(r.sources)
 		}
 		r.sources[key] = source

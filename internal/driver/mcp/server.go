@@ -23,20 +23,18 @@ type ServerConfig struct {
 	Agent string // our id, said in WELCOME
 	Epoch record.Epoch
 
+	// Authenticator proves who a peer is, and then that decides for which devices
+	// it may speak. nil: a peer is who it says it is.
+	Authenticator Authenticator
+
 	// Remotes names the devices that can't say HELLO, by their IP address: what
-	// comes from there is acknowledged, and not de-duplicated.
+	// comes from there is acknowledged, and not de-duplicated. Such a device may
+	// speak only for itself where there is an Authenticator.
 	Remotes map[string]string
 	// OwnDeviceOnly lets a peer speak only for the name that it gave in HELLO.
 	// It says little as long as nobody checks that name.
 	OwnDeviceOnly bool
 }
-
-// refusals is how many connections beyond MaxConnections are told so at the
-// same time; the others are just closed.
-const refusals = 16
-
-// refusalTime is how long telling them may take.
-const refusalTime = time.Second
 
 // Server takes in peers that publish.
 type Server struct {
@@ -47,14 +45,18 @@ type Server struct {
 	answers *mcp.Answers
 	remotes map[netip.Addr]string
 
-	counters    mcp.Counters
-	connections atomic.Int64
-	accepted    atomic.Uint64
-	refused     atomic.Uint64
-	refusing    chan struct{}
-	running     sync.WaitGroup
+	limits  *limits
+	doorman *doorman
+	rates   *rates
+	peers   *peers
+	gate    *mcp.Gate
+	running sync.WaitGroup
 
-	peers peers
+	scratches  scratches
+	counters   mcp.Counters
+	accepted   atomic.Uint64
+	rateSlowed atomic.Uint64
+	ended      endings
 }
 
 // NewServer makes a Server; it starts nothing.
@@ -65,6 +67,9 @@ func NewServer(cfg ServerConfig, queue Queue, now Now, log *slog.Logger) (*Serve
 	if cfg.Epoch == 0 {
 		return nil, errors.New("mcp: the epoch is 0")
 	}
+	if min(cfg.MaxConnections, cfg.MaxConnectionsPerAddress, cfg.MaxHandshakes) < 1 {
+		return nil, errors.New("mcp: a limit of connections or handshakes is 0: nobody could connect")
+	}
 	remotes := make(map[netip.Addr]string)
 	for remote, device := range cfg.Remotes {
 		ip, err := netip.ParseAddr(remote)
@@ -73,21 +78,31 @@ func NewServer(cfg ServerConfig, queue Queue, now Now, log *slog.Logger) (*Serve
 		}
 		remotes[ip.Unmap()] = device
 	}
-	return &Server{
+	s := &Server{
 		cfg: cfg, queue: queue, now: now, log: log, remotes: remotes,
-		answers:  mcp.NewAnswers(),
-		refusing: make(chan struct{}, refusals),
-		peers:    newPeers(log),
-	}, nil
+		answers: mcp.NewAnswers(), doorman: newDoorman(), rates: newRates(cfg.Rate, cfg.RateBurst), peers: newPeers(log), gate: mcp.NewGate(),
+	}
+	s.limits = newLimits(&s.cfg.ListenConfig)
+	return s, nil
 }
 
 // Framer makes what finds the frames; the listener's transport wants one for
 // each connection.
-func (s *Server) Framer() transport.Framer { return mcp.NewStreamFramer(s.cfg.MaxPayload) }
+func (s *Server) Framer() transport.Framer {
+	return mcp.NewStreamFramer(s.cfg.MaxPayload, s.cfg.FrameTimeout)
+}
+
+// Gate decides which addresses may open a session over datagrams; a listener on
+// UDP without DTLS asks it. See mcp.Gate.
+func (s *Server) Gate(remote netip.AddrPort, datagram []byte) (reply []byte, admit bool) {
+	return s.gate.Check(remote, datagram)
+}
 
 // Run takes in peers until ctx ends; then each is told, and it returns nil. It
-// fails only if somebody else closes l. The caller closes l.
+// fails only if somebody else closes l. The caller closes l. It may be called
+// for several listeners; the limits hold for all of them together.
 func (s *Server) Run(ctx context.Context, l transport.Listener) error {
+	defer s.doorman.running.Wait()
 	defer s.running.Wait()
 	wait := time.Duration(0)
 	for {
@@ -108,103 +123,92 @@ func (s *Server) Run(ctx context.Context, l transport.Listener) error {
 		}
 		wait = 0
 		s.accepted.Add(1)
-		if s.connections.Load() >= int64(s.cfg.MaxConnections) {
-			s.refuse(ctx, conn)
+		remote := conn.Info().Remote
+		ticket, refusal := s.limits.admit(remote)
+		if refusal != nil {
+			s.doorman.refuse(ctx, conn, refusal)
 			continue
 		}
-		s.connections.Add(1)
-		s.running.Go(func() {
-			defer s.connections.Add(-1)
-			s.serve(ctx, conn)
-		})
+		s.running.Go(func() { s.serve(ctx, &peer{conn: conn, remote: remote, ticket: ticket}) })
 	}
 }
 
-func pause(ctx context.Context, d time.Duration) {
+// pause waits, and says whether it could wait to the end.
+func pause(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
+		return true
 	case <-ctx.Done():
+		return false
 	}
 }
 
-// serve holds the conversation with one peer.
-func (s *Server) serve(ctx context.Context, conn transport.Conn) {
-	remote := conn.Info().Remote
-	p := &peer{remote: remote}
-	handler := &receiver{
-		queue: s.queue, now: s.now, log: s.log, agent: s.cfg.Agent, ownOnly: s.cfg.OwnDeviceOnly,
-		admit: func(who mcp.Peer) error {
-			s.peers.enter(p, who)
-			return nil
-		},
-	}
-	p.session = mcp.NewSession(conn, mcp.Config{
-		Role: mcp.Server, Name: s.cfg.Agent, Epoch: s.cfg.Epoch,
-		Heartbeat: s.cfg.HeartbeatInterval, HelloTimeout: s.cfg.HelloTimeout,
-		MaxPayload: s.cfg.MaxPayload, WindowRecords: s.cfg.Window, WindowBytes: s.cfg.WindowBytes,
-		Anonymous: s.remotes[host(remote)],
-		Answers:   s.answers, Counters: &s.counters,
-	}, handler)
+// serve holds the conversation with one peer. There may be ten thousand, so it
+// keeps little on its stack.
+func (s *Server) serve(ctx context.Context, p *peer) {
+	defer p.ticket.leave()
+	r := s.receiver(p)
+	p.session = s.newSession(p, r)
 	err := p.session.Run(ctx)
+	r.leave()
+	p.alarms.end()
+	s.ended.count(err)
 	s.peers.leave(p, err)
 }
 
-// host is the IP address in "10.0.0.7:1234"; none where there is no such thing.
-func host(remote string) netip.Addr {
-	at, _ := netip.ParseAddrPort(remote)
-	return at.Addr().Unmap()
+func (s *Server) newSession(p *peer, h mcp.Handler) *mcp.Session {
+	return mcp.NewSession(p.conn, mcp.Config{
+		Role: mcp.Server, Name: s.cfg.Agent, Epoch: s.cfg.Epoch,
+		Heartbeat: s.cfg.HeartbeatInterval, HelloTimeout: s.cfg.HelloTimeout,
+		MaxPayload: s.cfg.MaxPayload, WindowRecords: s.cfg.Window, WindowBytes: s.cfg.WindowBytes,
+		MaxBuffered: s.cfg.MaxBuffered, MaxRequests: s.cfg.MaxRequests,
+		Anonymous: s.remotes[host(p.remote)],
+		Answers:   s.answers, Counters: &s.counters,
+	}, h)
 }
 
-// refuse tells a peer that there is no room, if that can be done without
-// keeping others waiting.
-func (s *Server) refuse(ctx context.Context, conn transport.Conn) {
-	s.refused.Add(1)
-	select {
-	case s.refusing <- struct{}{}:
-	default:
-		_ = conn.Close()
-		return
+// receiver takes what p publishes.
+func (s *Server) receiver(p *peer) *receiver {
+	r := &receiver{queue: s.queue, now: s.now, log: s.log, agent: s.cfg.Agent, scratches: &s.scratches}
+	if s.rates != nil {
+		r.throttle = s.throttle
 	}
-	s.running.Go(func() {
-		defer func() { <-s.refusing }()
-		stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
-		defer stop()
-		defer func() { _ = conn.Close() }()
-		full := &mcp.Error{Code: mcp.CodeBusy, Reason: fmt.Sprintf("%d connections are all there may be", s.cfg.MaxConnections)}
-		frame, err := mcp.AppendError(nil, mcp.Version2, full)
-		deadline := time.Now().Add(refusalTime)
-		if err != nil || conn.SetWriteDeadline(deadline) != nil || conn.SetReadDeadline(deadline) != nil || conn.Write(frame) != nil {
-			return
+	r.admit = func(ctx context.Context, who mcp.Peer) error {
+		id, err := s.authenticate(p, who)
+		if err != nil {
+			return err
 		}
-		for { // let it hang up first: a reset could overtake the ERROR
-			if _, err := conn.Read(); err != nil && !errors.Is(err, transport.ErrFrame) && !errors.Is(err, transport.ErrTooLarge) {
-				return
-			}
+		if err := s.expire(p, id); err != nil {
+			return err
 		}
-	})
+		if err := s.peers.enter(ctx, p, who, id, s.cfg.HelloTimeout); err != nil {
+			return err
+		}
+		p.ticket.introduced()
+		r.identity = id
+		r.ownOnly = s.cfg.OwnDeviceOnly || id == nil && s.cfg.Authenticator != nil
+		return nil
+	}
+	return r
 }
 
-// Stats of a Server; all but Connections only rise.
-type Stats struct {
-	Connections int    // open now
-	Accepted    uint64 // connections, with those refused
-	Refused     uint64 // connections beyond MaxConnections
-	BadFrames   uint64
-	Publishes   uint64 // PUBLISH frames taken
-	Records     uint64 // in them, without repeats
-	Repeats     uint64 // records that were there already
-	Holes       uint64 // PUBLISH frames refused because something before them is missing
-}
-
-// Stats may be called at any time.
-func (s *Server) Stats() Stats {
-	return Stats{
-		Connections: int(s.connections.Load()),
-		Accepted:    s.accepted.Load(), Refused: s.refused.Load(),
-		BadFrames: s.counters.BadFrames.Load(), Publishes: s.counters.Publishes.Load(),
-		Records: s.counters.Records.Load(), Repeats: s.counters.Repeats.Load(), Holes: s.counters.Holes.Load(),
+// throttle makes a peer wait that publishes faster than its devices may.
+func (s *Server) throttle(ctx context.Context, batch []share) error {
+	for slowed := false; ; slowed = true {
+		wait, err := s.rates.take(batch, time.Now())
+		switch {
+		case err != nil:
+			return err
+		case wait <= 0:
+			return nil
+		case !slowed:
+			s.rateSlowed.Add(1)
+		}
+		if !pause(ctx, wait) {
+			return ctx.Err()
+		}
 	}
 }
 

@@ -201,7 +201,9 @@ func misbehave(t *testing.T, address, say string, code mcp.Code) {
 
 func TestAConnectionTooManyIsToldSo(t *testing.T) {
 	b := openStore(t, t.TempDir(), store.Config{})
-	s := startServer(t, b.store, driver.ServerConfig{ListenConfig: driver.ListenConfig{MaxConnections: 1, HelloTimeout: time.Minute}})
+	cfg := limits()
+	cfg.MaxConnections = 1
+	s := startServer(t, b.store, driver.ServerConfig{ListenConfig: cfg})
 	first := newDevice(t, "press-1", tcp.NewDialer(s.address, nil), 0)
 	stop := background(t, first.Run)
 	eventually(t, "the first peer", func() bool { return s.Stats().Records > 0 })
@@ -217,7 +219,7 @@ func TestASenderThatConnectsAnewReplacesItsOlderSession(t *testing.T) {
 	s := startServer(t, b.store, driver.ServerConfig{})
 	ended := make(chan error, 1)
 	open := func(epoch record.Epoch) *mcp.Session {
-		conn, err := tcp.NewDialer(s.address, nil).Dial(t.Context(), mcp.NewStreamFramer(0))
+		conn, err := tcp.NewDialer(s.address, nil).Dial(t.Context(), mcp.NewStreamFramer(0, 0))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -249,26 +251,7 @@ func TestASenderThatConnectsAnewReplacesItsOlderSession(t *testing.T) {
 // they were acknowledged.
 func say(t *testing.T, s *server, sender string, records ...record.Record) error {
 	t.Helper()
-	o, err := mcp.NewOutbox(mcp.OutboxConfig{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := o.Publish(t.Context(), records...); err != nil {
-		t.Fatal(err)
-	}
-	conn, err := tcp.NewDialer(s.address, nil).Dial(t.Context(), mcp.NewStreamFramer(0))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	go func() {
-		if o.Flush(ctx) == nil {
-			cancel()
-		}
-	}()
-	session := mcp.NewSession(conn, mcp.Config{Name: sender, Epoch: mcp.NewEpoch(), Outboxes: []*mcp.Outbox{o}}, mcp.NoHandler{})
-	return session.Run(ctx)
+	return converse(t, s, mcp.Config{Name: sender}, records...)
 }
 
 func TestRecordsOfAnAgentBelowKeepTheirIdentity(t *testing.T) {
@@ -347,7 +330,7 @@ func TestADeviceThatCannotSayHelloIsKnownByItsAddress(t *testing.T) {
 func TestStoppingTheServerTellsItsPeers(t *testing.T) {
 	b := openStore(t, t.TempDir(), store.Config{})
 	s := startServer(t, b.store, driver.ServerConfig{})
-	conn, err := tcp.NewDialer(s.address, nil).Dial(t.Context(), mcp.NewStreamFramer(0))
+	conn, err := tcp.NewDialer(s.address, nil).Dial(t.Context(), mcp.NewStreamFramer(0, 0))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -366,7 +349,10 @@ func TestStoppingTheServerTellsItsPeers(t *testing.T) {
 
 func TestAConfigurationThatCannotWorkIsRefused(t *testing.T) {
 	for _, cfg := range []driver.ServerConfig{
-		{Agent: "a/b", Epoch: 1}, {Agent: "gw-01"}, {Agent: "gw-01", Epoch: 1, Remotes: map[string]string{"pump.local": "pump-1"}},
+		{ListenConfig: limits(), Agent: "a/b", Epoch: 1},
+		{ListenConfig: limits(), Agent: "gw-01"},
+		{ListenConfig: limits(), Agent: "gw-01", Epoch: 1, Remotes: map[string]string{"pump.local": "pump-1"}},
+		{Agent: "gw-01", Epoch: 1},
 	} {
 		if _, err := driver.NewServer(cfg, nil, now, discard()); err == nil {
 			t.Errorf("%+v is taken", cfg)

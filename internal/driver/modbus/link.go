@@ -89,14 +89,19 @@ func (l *Link) Open(ctx context.Context) error {
 		return fmt.Errorf("modbus: opening %s: %w", l.dialer.Endpoint(), err)
 	}
 	f.opened(conn.Info())
-	l.conn, l.framing = conn, f
+	l.conn, l.framing = transport.Within(conn, f), f
 	l.opens++
 	return nil
 }
 
-// Lost returns nil: a master that asks nothing hears nothing, and the next
-// request finds out.
-func (l *Link) Lost() <-chan struct{} { return nil }
+// Lost returns what the line itself tells. Where that is nothing, the next
+// request finds out: a master that asks nothing hears nothing.
+func (l *Link) Lost() <-chan struct{} {
+	if l.conn == nil {
+		return nil
+	}
+	return l.conn.Info().Lost
+}
 
 // Close closes the line.
 func (l *Link) Close() error {
@@ -183,7 +188,7 @@ func (l *Link) await(ctx context.Context, conn transport.Conn, unit byte, r Requ
 			l.discarded(why, unit)
 			last = why
 		case errors.Is(err, transport.ErrFrame), errors.Is(err, transport.ErrTooLarge):
-			if l.framing.numbered() {
+			if l.framing.numbered() && conn.Info().MaxMessage == 0 {
 				return nil, transport.Lost(err) // the next frame can't be found
 			}
 			l.discarded(badFrame, unit)

@@ -14,6 +14,7 @@ type framer struct {
 	delimiter []byte        // nil: a silence ends a line
 	idle      time.Duration // that silence; 0: a delimiter ends a line
 	max       int
+	whole     bool // a datagram's end ends a line too
 	tooLong   bool // within a line that is being dropped
 }
 
@@ -65,6 +66,9 @@ func (f *framer) find(buf []byte, idle bool) (end, after int) {
 	}
 	i := bytes.Index(buf, f.delimiter)
 	if i < 0 {
+		if f.whole && len(buf) > 0 {
+			return len(buf), len(buf)
+		}
 		return -1, 0
 	}
 	end = i

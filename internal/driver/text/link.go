@@ -79,10 +79,13 @@ func NewLink(dialer transport.Dialer, device string, cfg Config, sink Sink, cloc
 
 // Open makes one attempt to open the line and begins to read it.
 func (l *Link) Open(ctx context.Context) error {
-	conn, err := l.dialer.Dial(ctx, newFramer(&l.cfg))
+	f := newFramer(&l.cfg)
+	conn, err := l.dialer.Dial(ctx, f)
 	if err != nil {
 		return fmt.Errorf("text: opening %s: %w", l.dialer.Endpoint(), err)
 	}
+	f.whole = conn.Info().MaxMessage > 0
+	conn = transport.Within(conn, f)
 	reading, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	r := &reader{conn: conn, cancel: cancel, ended: make(chan struct{})}
 	l.open = r

@@ -1,4 +1,5 @@
-package config
+// Package pattern has the globs by which routes and tokens choose devices.
+package pattern
 
 import (
 	"errors"
@@ -8,22 +9,22 @@ import (
 	"unicode/utf8"
 )
 
-// Patterns are globs as path.Match has them; a name fits when it fits one. No
-// patterns at all fit every name.
-type Patterns []string
+// List is a list of globs as path.Match has them; a name fits when it fits one.
+// No globs at all fit every name.
+type List []string
 
 // Match tells whether name fits.
-func (p Patterns) Match(name string) bool {
-	return len(p) == 0 || slices.ContainsFunc(p, func(glob string) bool {
+func (l List) Match(name string) bool {
+	return len(l) == 0 || slices.ContainsFunc(l, func(glob string) bool {
 		fits, err := path.Match(glob, name)
 		return err == nil && fits
 	})
 }
 
-// overlap tells whether some name could fit both p and q.
-func (p Patterns) overlap(q Patterns) bool {
-	for _, a := range p.orAll() {
-		for _, b := range q.orAll() {
+// Overlaps tells whether some name could fit both l and m.
+func (l List) Overlaps(m List) bool {
+	for _, a := range l.orAll() {
+		for _, b := range m.orAll() {
 			if globsOverlap(a, b) {
 				return true
 			}
@@ -32,15 +33,21 @@ func (p Patterns) overlap(q Patterns) bool {
 	return false
 }
 
-func (p Patterns) orAll() Patterns {
-	if len(p) == 0 {
-		return Patterns{"*"}
+func (l List) orAll() List {
+	if len(l) == 0 {
+		return List{"*"}
 	}
-	return p
+	return l
 }
 
-// isGlob tells whether pattern may fit more than one name.
-func isGlob(pattern string) bool { return strings.ContainsAny(pattern, `*?[\`) }
+// IsGlob tells whether glob may fit more than one name.
+func IsGlob(glob string) bool { return strings.ContainsAny(glob, `*?[\`) }
+
+// Check says what is wrong with a glob; the error goes on from its text.
+func Check(glob string) error {
+	_, err := parse(glob)
+	return err
+}
 
 // step is what one position of a glob takes: any text, or one character that is
 // in the ranges, or with except in none of them.
@@ -70,13 +77,13 @@ func (s step) meets(t step) bool {
 
 var errPattern = errors.New("is no pattern: * is any text, ? any character, [a-z] one of these, and a backslash takes the next as it is")
 
-// parseGlob reads a pattern that path.Match accepts.
-func parseGlob(pattern string) ([]step, error) {
-	if _, err := path.Match(pattern, ""); err != nil {
+// parse reads a pattern that path.Match accepts.
+func parse(glob string) ([]step, error) {
+	if _, err := path.Match(glob, ""); err != nil {
 		return nil, errPattern
 	}
 	var steps []step
-	for rest := []rune(pattern); len(rest) > 0; {
+	for rest := []rune(glob); len(rest) > 0; {
 		c := rest[0]
 		rest = rest[1:]
 		switch c {
@@ -129,8 +136,8 @@ func parseClass(rest []rune) (step, []rune) {
 
 // globsOverlap tells whether some name fits both patterns; a bad one fits none.
 func globsOverlap(a, b string) bool {
-	x, errX := parseGlob(a)
-	y, errY := parseGlob(b)
+	x, errX := parse(a)
+	y, errY := parse(b)
 	if errX != nil || errY != nil {
 		return false
 	}

@@ -1,4 +1,4 @@
-package config
+package pattern
 
 import (
 	"path"
@@ -9,16 +9,16 @@ import (
 
 func TestAPatternFitsWhatItSays(t *testing.T) {
 	for _, c := range []struct {
-		patterns Patterns
+		patterns List
 		name     string
 		fits     bool
 	}{
 		{nil, "anything", true},
-		{Patterns{"boiler-*"}, "boiler-1", true},
-		{Patterns{"boiler-*"}, "pump-1", false},
-		{Patterns{"pump-?", "boiler-[0-9]"}, "boiler-7", true},
-		{Patterns{`\*`}, "*", true},
-		{Patterns{`\*`}, "x", false},
+		{List{"boiler-*"}, "boiler-1", true},
+		{List{"boiler-*"}, "pump-1", false},
+		{List{"pump-?", "boiler-[0-9]"}, "boiler-7", true},
+		{List{`\*`}, "*", true},
+		{List{`\*`}, "x", false},
 	} {
 		if got := c.patterns.Match(c.name); got != c.fits {
 			t.Errorf("%q fits %q: %v", c.name, c.patterns, got)
@@ -34,7 +34,7 @@ func TestPatternsThatANameFitsBothOverlap(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		a, b := globs().Draw(t, "a"), globs().Draw(t, "b")
 		name := rapid.StringMatching(`[abc*]{0,5}`).Draw(t, "name")
-		if (Patterns{a}).Match(name) && (Patterns{b}).Match(name) && !globsOverlap(a, b) {
+		if (List{a}).Match(name) && (List{b}).Match(name) && !globsOverlap(a, b) {
 			t.Fatalf("%q fits both %q and %q", name, a, b)
 		}
 	})
@@ -61,7 +61,7 @@ func TestPatternsThatOverlapHaveANameInCommon(t *testing.T) {
 			return
 		}
 		for _, name := range names {
-			if (Patterns{a}).Match(name) && (Patterns{b}).Match(name) {
+			if (List{a}).Match(name) && (List{b}).Match(name) {
 				return
 			}
 		}
@@ -74,11 +74,11 @@ func FuzzPattern(f *testing.F) {
 		f.Add(seed, "boiler-1")
 	}
 	f.Fuzz(func(t *testing.T, pattern, name string) {
-		steps, err := parseGlob(pattern)
+		steps, err := parse(pattern)
 		if _, bad := path.Match(pattern, ""); (bad != nil) != (err != nil) {
 			t.Fatalf("%q: %v, and path.Match says %v", pattern, err, bad)
 		}
-		if fits, bad := path.Match(pattern, name); err == nil && bad == nil && fits && !(Patterns{`*`}).Match(name) {
+		if fits, bad := path.Match(pattern, name); err == nil && bad == nil && fits && !(List{`*`}).Match(name) {
 			t.Fatalf("%q fits %q, and * does not (%v)", pattern, name, steps)
 		}
 		globsOverlap(pattern, name)
