@@ -148,6 +148,9 @@ func (s *Session) open(peer Peer, heartbeat time.Duration, in map[string]*inboun
 	if s.inbound == nil {
 		s.inbound = make(map[string]*inbound)
 	}
+	for _, o := range s.cfg.Outboxes {
+		o.fit(s.peerPayload(uint8(s.version.Load())))
+	}
 	s.beginLink()
 	s.resetTimer(heartbeat)
 	s.peer.Token = "" // it may be long, and has done its work

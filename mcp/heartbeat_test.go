@@ -78,3 +78,24 @@ func TestAnyFrameCountsAsLife(t *testing.T) {
 		<-s.Done()
 	})
 }
+
+func TestAWriteToAPeerThatFellSilentEndsAfterThreeHeartbeats(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		up := outbox(t, mcp.OutboxConfig{})
+		s, far := pipeRaw(t, mcp.Config{Role: mcp.Server, Outboxes: []*mcp.Outbox{up}}, newReceiver(), 0)
+		for range 300 { // more than the line holds
+			if err := up.PublishRaw(t.Context(), make([]byte, 1000)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		start := time.Now()
+		ack := mcp.AppendAck(nil, []mcp.Position{{Channel: "main"}})
+		if err := far.Write(mustFrame(t, 2, mcp.CommandAck, ack)); err != nil { // it begins to send
+			t.Fatal(err)
+		}
+		<-s.Done()
+		if _, err := s.State(); !mcp.IsCode(err, mcp.CodeHeartbeatMissed) || time.Since(start) > 95*time.Second {
+			t.Errorf("after %v: %v", time.Since(start), err)
+		}
+	})
+}

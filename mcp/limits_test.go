@@ -26,7 +26,7 @@ func pipeRaw(t *testing.T, cfg mcp.Config, h mcp.Handler, frameTimeout time.Dura
 	})
 	var greeting []byte
 	if cfg.Role == mcp.Server {
-		hello := mcp.Hello{Sender: "press-7", Epoch: 1}
+		hello := mcp.Hello{Sender: "press-7", Epoch: 1, WindowRecords: 1024, WindowBytes: 1 << 20, MaxPayload: 1 << 20}
 		greeting = mustFrame(t, 2, mcp.CommandHello, hello.Append(nil))
 	} else {
 		welcome := mcp.Welcome{Hello: mcp.Hello{Sender: "press-7", Epoch: 1}}

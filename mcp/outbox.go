@@ -18,7 +18,8 @@ type OutboxConfig struct {
 	MaxBytes   int    // the same in bytes; default 4 MiB
 	BatchBytes int    // a PUBLISH carries about so many bytes at most; default 16 KiB
 	// MaxRecord is the largest record in bytes, as PublishRaw takes it; 0: what
-	// MaxBytes allows. Where a message is a datagram, a record must fit into one:
+	// MaxBytes allows. Once there was a session, it is at most what the peer and
+	// the transport take. Where a message is a datagram, set it from the start:
 	// see MaxDatagramRecord.
 	MaxRecord int
 	// BestEffort records are sent once and then forgotten, whether they arrive or
@@ -40,6 +41,7 @@ type Outbox struct {
 	cfg OutboxConfig
 
 	mu       sync.Mutex
+	largest  int           // record that is taken
 	changed  chan struct{} // closed and made anew when an acknowledgement comes
 	wake     func()        // tells the session that there is something to send; nil between sessions
 	data     []byte        // the records kept, as AppendRecord makes them; from head on
@@ -102,7 +104,7 @@ func NewOutbox(cfg OutboxConfig) (*Outbox, error) {
 	cfg.MaxBytes = orDefault(cfg.MaxBytes, 4<<20)
 	cfg.BatchBytes = orDefault(cfg.BatchBytes, 16<<10)
 	cfg.MaxRecord = min(orDefault(cfg.MaxRecord, cfg.MaxBytes), cfg.MaxBytes-recordOverhead(cfg.MaxBytes))
-	return &Outbox{cfg: cfg, changed: make(chan struct{})}, nil
+	return &Outbox{cfg: cfg, largest: cfg.MaxRecord, changed: make(chan struct{})}, nil
 }
 
 func orDefault(v, otherwise int) int {
@@ -127,11 +129,12 @@ func (o *Outbox) Publish(ctx context.Context, records ...record.Record) error {
 
 // PublishRaw is Publish for one record that is protobuf already; it is copied.
 func (o *Outbox) PublishRaw(ctx context.Context, raw []byte) error {
-	if len(raw) > o.cfg.MaxRecord {
-		return fmt.Errorf("mcp: channel %s: %w: it has %d bytes, and %d are the most", o.cfg.Channel, ErrRecordTooLarge, len(raw), o.cfg.MaxRecord)
-	}
 	size := 1 + protowire.SizeBytes(len(raw))
 	o.mu.Lock()
+	if largest := o.largest; len(raw) > largest {
+		o.mu.Unlock()
+		return fmt.Errorf("mcp: channel %s: %w: it has %d bytes, and %d are the most", o.cfg.Channel, ErrRecordTooLarge, len(raw), largest)
+	}
 	for !o.hasRoom(size) {
 		if o.cfg.BestEffort {
 			o.remove(1)
@@ -153,6 +156,19 @@ func (o *Outbox) PublishRaw(ctx context.Context, raw []byte) error {
 	}
 	return nil
 }
+
+// fit learns how large a payload the peer takes, so that a record that it can't
+// take is refused where it is published.
+func (o *Outbox) fit(payload int) {
+	room := payload - o.overhead() - ownNumber
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.largest = min(o.cfg.MaxRecord, room-recordOverhead(room))
+}
+
+// ownNumber is what a record's number takes where it does not follow from the
+// one before.
+const ownNumber = 12
 
 // hasRoom says whether a record that takes size bytes may be added. The caller
 // holds mu.

@@ -259,6 +259,28 @@ func TestAFullStoreStopsTheReaderAndNotTheHeartbeats(t *testing.T) {
 	})
 }
 
+func TestARecordThatThePeerCantTakeIsRefusedWhereItIsPublished(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		up := outbox(t, mcp.OutboxConfig{})
+		sh := newReceiver()
+		p := connect(false, mcp.Config{Outboxes: []*mcp.Outbox{up}}, mcp.Config{MaxPayload: 2000}, newReceiver(), sh)
+		defer p.stop()
+		publishAll(t, up, 1, 1)
+		if err := up.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		large := rec(2)
+		large.Payload = make([]byte, 2000)
+		if err := up.Publish(t.Context(), large); !errors.Is(err, mcp.ErrRecordTooLarge) {
+			t.Errorf("2000 bytes of payload in frames of 2000: %v", err)
+		}
+		publishAll(t, up, 2, 3)
+		if err := up.Flush(t.Context()); err != nil || !same(sh.payloads(), upTo(3)) {
+			t.Errorf("got %v, %v", sh.payloads(), err)
+		}
+	})
+}
+
 func TestSendingStopsAtTheWindow(t *testing.T) {
 	for name, server := range map[string]mcp.Config{
 		"records": {WindowRecords: 10},

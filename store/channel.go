@@ -52,12 +52,13 @@ type ChannelKey struct {
 }
 
 // Channel keeps the last number of one flow. Callers keep it for as long as the
-// flow lives; it is valid for the life of its Store.
+// flow lives, and may then Release it.
 type Channel struct {
 	key  ChannelKey
 	safe atomic.Uint64
 
 	// Guarded by Store.mu.
+	users  int     // who have got it from Store.Channel and not Released it
 	id     uint32  // in the file; 0 until its first record
 	last   uint64  // number appended last
 	commit *Commit // of the group that last is in
@@ -75,8 +76,18 @@ func (c *Channel) Key() ChannelKey { return c.key }
 
 // sender is what the store remembers of one.
 type sender struct {
-	epochs   []record.Epoch // in the order of their first channel
+	epochs   []senderEpoch // in the order of their first channel
 	channels int
+}
+
+// senderEpoch counts the channels of one epoch of a sender.
+type senderEpoch struct {
+	record.Epoch
+	channels int
+}
+
+func (s *sender) find(epoch record.Epoch) int {
+	return slices.IndexFunc(s.epochs, func(e senderEpoch) bool { return e.Epoch == epoch })
 }
 
 // channels are all those remembered. Guarded by Store.mu.
@@ -96,14 +107,26 @@ func newChannels() channels {
 func (s *Store) Channel(key ChannelKey) (*Channel, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c, ok := s.channels.byKey[key]; ok {
-		return c, nil
+	c, ok := s.channels.byKey[key]
+	if !ok {
+		var err error
+		if c, err = s.channels.add(key); err != nil {
+			return nil, fmt.Errorf("store: channel %q of %q: %w", key.Channel, key.Sender, err)
+		}
 	}
-	c, err := s.channels.add(key)
-	if err != nil {
-		return nil, fmt.Errorf("store: channel %q of %q: %w", key.Channel, key.Sender, err)
-	}
+	c.users++
 	return c, nil
+}
+
+// Release says, once for each call of Channel, that the caller won't use c any
+// more. One that nobody uses and that has never had a record is then forgotten:
+// so names that were only said take no room from those that publish.
+func (s *Store) Release(c *Channel) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.users--; c.users == 0 && c.id == 0 && !c.gone {
+		s.channels.remove(c)
+	}
 }
 
 func (cs *channels) add(key ChannelKey) (*Channel, error) {
@@ -118,12 +141,14 @@ func (cs *channels) add(key ChannelKey) (*Channel, error) {
 		from = new(sender)
 		cs.senders[key.Sender] = from
 	}
-	if !slices.Contains(from.epochs, key.Epoch) {
+	at := from.find(key.Epoch)
+	if at < 0 {
 		if len(from.epochs) == MaxEpochs {
-			cs.evict(key.Sender, from.epochs[0])
+			cs.evict(key.Sender, from.epochs[0].Epoch)
 			from.epochs = from.epochs[1:]
 		}
-		from.epochs = append(from.epochs, key.Epoch)
+		at = len(from.epochs)
+		from.epochs = append(from.epochs, senderEpoch{Epoch: key.Epoch})
 	}
 	if from.channels >= MaxChannelsOfASender || len(cs.byKey) >= MaxChannels {
 		return nil, ErrTooManyChannels
@@ -131,7 +156,21 @@ func (cs *channels) add(key ChannelKey) (*Channel, error) {
 	c := &Channel{key: key}
 	cs.byKey[key] = c
 	from.channels++
+	from.epochs[at].channels++
 	return c, nil
+}
+
+// remove forgets a channel that has had no record.
+func (cs *channels) remove(c *Channel) {
+	delete(cs.byKey, c.key)
+	from := cs.senders[c.key.Sender]
+	at := from.find(c.key.Epoch)
+	if from.epochs[at].channels--; from.epochs[at].channels == 0 {
+		from.epochs = slices.Delete(from.epochs, at, at+1)
+	}
+	if from.channels--; from.channels == 0 {
+		delete(cs.senders, c.key.Sender)
+	}
 }
 
 func (cs *channels) evict(from string, epoch record.Epoch) {

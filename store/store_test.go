@@ -432,6 +432,40 @@ func TestAChannelOfAForgottenEpochIsRefused(t *testing.T) {
 	}
 }
 
+func TestAChannelThatNeverHadARecordIsForgottenOnceNobodyUsesIt(t *testing.T) {
+	b := newBed(t, store.Config{})
+	b.start()
+	used := b.channel("x")
+	b.commit(store.Batch{Channel: used, Entries: []store.Entry{{Source: b.source("d"), Number: 9}}})
+	for epoch := range record.Epoch(2 * store.MaxChannels) {
+		keys := []store.ChannelKey{
+			{Sender: fmt.Sprint("peer-", epoch), Epoch: 1},     // many names
+			{Sender: used.Key().Sender, Epoch: 100 + epoch},    // many epochs of one that publishes
+			{Sender: "both", Epoch: epoch + 1, Channel: "one"}, // another channel of the epoch is in use
+			{Sender: "both", Epoch: epoch + 1, Channel: "two"},
+		}
+		var all []*store.Channel
+		for _, key := range keys {
+			c, err := b.Channel(key)
+			if err != nil {
+				t.Fatalf("channel %d: %v", epoch, err)
+			}
+			all = append(all, c)
+		}
+		twice, err := b.Channel(keys[2])
+		if err != nil || twice != all[2] {
+			t.Fatalf("%p is another than %p, %v", twice, all[2], err)
+		}
+		for _, c := range append(all, twice) {
+			b.Release(c)
+		}
+	}
+	b.Release(used)
+	if again := b.channel("x"); again != used || again.Safe() != 9 {
+		t.Errorf("a channel with records is forgotten: safe is %d", again.Safe())
+	}
+}
+
 func TestABadBatchIsRefusedWhole(t *testing.T) {
 	b := newBed(t, store.Config{})
 	c := b.cursor(store.CursorConfig{})

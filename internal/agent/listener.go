@@ -8,7 +8,6 @@ import (
 	"github.com/mcp-edge/edge-agent/internal/auth"
 	"github.com/mcp-edge/edge-agent/internal/config"
 	"github.com/mcp-edge/edge-agent/internal/driver/mcp"
-	wire "github.com/mcp-edge/edge-agent/mcp"
 	"github.com/mcp-edge/edge-agent/transport"
 	"github.com/mcp-edge/edge-agent/transport/quic"
 	"github.com/mcp-edge/edge-agent/transport/tcp"
@@ -20,7 +19,6 @@ type listener struct {
 	name   string
 	listen func(ctx context.Context) (transport.Listener, error)
 	server *mcp.Server
-	gate   *wire.Gate // of plain UDP; asked nowhere else
 	socket transport.Listener
 }
 
@@ -45,11 +43,10 @@ func (a *Agent) buildListener(c *config.Listen) (*listener, error) {
 	if err != nil {
 		return fail(err)
 	}
-	gate := wire.NewGate()
 	return &listener{
-		name: c.Name, server: server, gate: gate,
+		name: c.Name, server: server,
 		listen: func(ctx context.Context) (transport.Listener, error) {
-			return listen(ctx, c.Transport, c.Address, c.UDP, server.Framer, secure, gate.Check)
+			return listen(ctx, c.Transport, c.Address, c.UDP, server.Framer, secure, server.Gate)
 		},
 	}, nil
 }
@@ -119,11 +116,11 @@ func (l *listener) refused(s mcp.Stats) map[string]uint64 {
 		"unauthorized": r.Unauthorized, "token_expired": r.TokenExpired, "not_allowed": r.NotAllowed,
 	}
 	if datagrams, ok := l.socket.(*udp.Listener); ok {
-		d, g := datagrams.Stats(), l.gate.Stats()
+		d := datagrams.Stats()
 		reasons["datagram_foreign"] = s.Foreign + d.Strange
 		reasons["datagram_overflow"] = d.Overflow + d.Backlog
-		reasons["address_unproven"] = d.Unproven + g.Refusals
-		reasons["address_challenged"] = g.Challenges
+		reasons["address_unproven"] = s.Unproven + d.Unproven
+		reasons["address_challenged"] = s.Challenges
 	}
 	return reasons
 }
