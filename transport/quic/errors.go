@@ -12,6 +12,7 @@ import (
 	quicgo "github.com/quic-go/quic-go"
 
 	"github.com/mcp-edge/edge-agent/transport"
+	"github.com/mcp-edge/edge-agent/transport/internal/netfault"
 	"github.com/mcp-edge/edge-agent/transport/internal/secure"
 )
 
@@ -66,7 +67,7 @@ func translate(err error) error {
 	case errors.As(err, &protocol):
 		return translateProtocol(protocol)
 	}
-	return gone{reason: plain(err).Error()}
+	return gone{reason: netfault.Plain(err).Error()}
 }
 
 func translateProtocol(err *quicgo.TransportError) error {
@@ -96,38 +97,7 @@ func dialError(ctx context.Context, err error) error {
 	case errors.Is(err, transport.ErrPermanent):
 		return err
 	case errors.As(err, &address), errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
-		return transport.Permanent(plain(err))
+		return transport.Permanent(netfault.Plain(err))
 	}
 	return translate(err)
-}
-
-// listenError translates what net's ListenConfig answers. An address that the
-// machine doesn't have may come with its interface, so it is not permanent.
-func listenError(ctx context.Context, err error) error {
-	var address *net.AddrError
-	switch {
-	case ctx.Err() != nil:
-		return ctx.Err()
-	case errors.Is(err, syscall.EADDRINUSE):
-		return transport.Permanent(errors.New("another program uses this UDP port: stop it, or choose another port"))
-	case errors.Is(err, syscall.EACCES):
-		return transport.Permanent(errors.New("permission denied: ports below 1024 need a privilege; choose another port"))
-	case errors.As(err, &address):
-		return transport.Permanent(plain(err))
-	}
-	return plain(err)
-}
-
-// plain keeps the reason, and neither a library's types nor the addresses that
-// the caller adds.
-func plain(err error) error {
-	var errno syscall.Errno
-	var op *net.OpError
-	switch {
-	case errors.As(err, &errno):
-		return errno
-	case errors.As(err, &op):
-		return errors.New(op.Err.Error())
-	}
-	return errors.New(err.Error())
 }

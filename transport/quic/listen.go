@@ -13,6 +13,7 @@ import (
 
 	"github.com/mcp-edge/edge-agent/transport"
 	"github.com/mcp-edge/edge-agent/transport/internal/framed"
+	"github.com/mcp-edge/edge-agent/transport/internal/netfault"
 	"github.com/mcp-edge/edge-agent/transport/internal/secure"
 )
 
@@ -58,7 +59,7 @@ func (l *Listener) listen(ctx context.Context, address string, given transport.T
 	var network net.ListenConfig
 	socket, err := network.ListenPacket(ctx, "udp", address)
 	if err != nil {
-		return listenError(ctx, err)
+		return netfault.Listen(ctx, err)
 	}
 	l.socket = socket.(*net.UDPConn)
 	l.transport = &quicgo.Transport{
@@ -77,7 +78,7 @@ func (l *Listener) listen(ctx context.Context, address string, given transport.T
 	if err != nil {
 		_ = l.transport.Close()
 		_ = l.socket.Close()
-		return plain(err)
+		return netfault.Plain(err)
 	}
 	return nil
 }
@@ -102,7 +103,7 @@ func (l *Listener) Accept(ctx context.Context) (transport.Conn, error) {
 	case errors.Is(err, quicgo.ErrServerClosed):
 		err = net.ErrClosed
 	default:
-		err = plain(err)
+		err = netfault.Plain(err)
 	}
 	return nil, fmt.Errorf("%s: accept: %w", l.Endpoint(), err)
 }

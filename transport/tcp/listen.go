@@ -11,6 +11,7 @@ import (
 
 	"github.com/mcp-edge/edge-agent/transport"
 	"github.com/mcp-edge/edge-agent/transport/internal/framed"
+	"github.com/mcp-edge/edge-agent/transport/internal/netfault"
 	"github.com/mcp-edge/edge-agent/transport/internal/secure"
 )
 
@@ -37,7 +38,7 @@ func Listen(ctx context.Context, address string, framers func() transport.Framer
 	listen := net.ListenConfig{KeepAliveConfig: keepAlive()}
 	bound, err := listen.Listen(ctx, "tcp", address)
 	if err != nil {
-		return nil, fmt.Errorf("tcp %s: listen: %w", address, listenError(ctx, err))
+		return nil, fmt.Errorf("tcp %s: listen: %w", address, netfault.Listen(ctx, err))
 	}
 	l := &Listener{
 		listener: bound.(*net.TCPListener),
@@ -73,7 +74,7 @@ func (l *Listener) Accept(ctx context.Context) (transport.Conn, error) {
 	case ctx.Err() != nil:
 		return nil, l.fail(ctx.Err())
 	}
-	return nil, l.fail(plain(err))
+	return nil, l.fail(netfault.Plain(err))
 }
 
 // acceptTLS takes over c.
@@ -118,7 +119,7 @@ func (l *Listener) Close() error {
 		err = l.listener.Close()
 	})
 	if err != nil {
-		return fmt.Errorf("%s: close: %w", l.Endpoint(), plain(err))
+		return fmt.Errorf("%s: close: %w", l.Endpoint(), netfault.Plain(err))
 	}
 	return nil
 }

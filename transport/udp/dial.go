@@ -13,6 +13,7 @@ import (
 
 	"github.com/mcp-edge/edge-agent/transport"
 	"github.com/mcp-edge/edge-agent/transport/internal/framed"
+	"github.com/mcp-edge/edge-agent/transport/internal/netfault"
 )
 
 // Dialer dials one address. It may be used concurrently.
@@ -110,7 +111,7 @@ func (d *Dialer) open(ctx context.Context) (*socket, way, error) {
 	port := c.LocalAddr().(*net.UDPAddr).AddrPort().Port()
 	s, err := newSocket(c.(*net.UDPConn), d.config.MaxDatagram, true)
 	if err != nil {
-		return nil, way{}, transport.Lost(plain(err))
+		return nil, way{}, transport.Lost(netfault.Plain(err))
 	}
 	return s, way{
 		local:  netip.AddrPortFrom(from.Addr().Unmap(), port).String(),

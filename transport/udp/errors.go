@@ -5,20 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"syscall"
-	"time"
 
 	"github.com/mcp-edge/edge-agent/transport"
+	"github.com/mcp-edge/edge-agent/transport/internal/netfault"
 )
-
-// unreached is a Conn that did not come about. It is of class
-// transport.ErrLost, but nothing was lost.
-type unreached string
-
-func (u unreached) Error() string { return string(u) }
-
-func (u unreached) Is(target error) bool { return target == transport.ErrLost }
 
 const nobodyThere = "nothing listens there: check host and port, and that the peer runs"
 
@@ -39,7 +30,7 @@ func lost(err error) error {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return refused()
 	}
-	return transport.Lost(plain(err))
+	return transport.Lost(netfault.Plain(err))
 }
 
 // isNoWay: the cable is out, the interface down, a route or a neighbour missing.
@@ -61,61 +52,14 @@ func isNotice(err error) bool { return isNoWay(err) || errors.Is(err, syscall.EM
 
 // dialError translates what net's Dialer answers.
 func dialError(ctx context.Context, err error) error {
-	var address *net.AddrError
+	if ended := netfault.Ended(ctx, err); ended != nil {
+		return ended
+	}
 	switch {
-	case ctx.Err() != nil:
-		return ctx.Err()
-	case isTimeout(err) && endsNow(ctx):
-		<-ctx.Done()
-		return ctx.Err()
 	case isNoWay(err):
-		return unreached(plain(err).Error() + ": check the cable, the address and the route to it")
-	case isTimeout(err):
-		return unreached("no answer from the name server")
-	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM), errors.As(err, &address):
-		return transport.Permanent(plain(err))
+		return netfault.NoWay(err)
+	case netfault.IsTimeout(err):
+		return netfault.Unreached("no answer from the name server")
 	}
-	return unreached(plain(err).Error())
-}
-
-// isTimeout: net gave up by its own clock.
-func isTimeout(err error) bool {
-	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded)
-}
-
-// endsNow: net sees the context's deadline a moment before the context does.
-func endsNow(ctx context.Context) bool {
-	deadline, ok := ctx.Deadline()
-	return ok && time.Until(deadline) < 10*time.Millisecond
-}
-
-// listenError translates what net's ListenConfig answers. An address that the
-// machine doesn't have may come with its interface, so it is not permanent.
-func listenError(ctx context.Context, err error) error {
-	var address *net.AddrError
-	switch {
-	case ctx.Err() != nil:
-		return ctx.Err()
-	case errors.Is(err, syscall.EADDRINUSE):
-		return transport.Permanent(errors.New("another program listens on this address: stop it, or choose another port"))
-	case errors.Is(err, syscall.EACCES):
-		return transport.Permanent(errors.New("permission denied: ports below 1024 need a privilege; choose another port"))
-	case errors.As(err, &address):
-		return transport.Permanent(plain(err))
-	}
-	return plain(err)
-}
-
-// plain keeps the reason, and neither net's types nor the addresses that the
-// caller adds.
-func plain(err error) error {
-	var errno syscall.Errno
-	var op *net.OpError
-	switch {
-	case errors.As(err, &errno):
-		return errno
-	case errors.As(err, &op):
-		return errors.New(op.Err.Error())
-	}
-	return errors.New(err.Error())
+	return netfault.Dial(err)
 }

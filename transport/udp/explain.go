@@ -6,6 +6,7 @@ import (
 	"net"
 
 	"github.com/mcp-edge/edge-agent/transport"
+	"github.com/mcp-edge/edge-agent/transport/internal/netfault"
 	"github.com/mcp-edge/edge-agent/transport/internal/secure"
 )
 
@@ -18,7 +19,7 @@ func (s *session) handshakeError(err error) error {
 	case s.ctx.Err() != nil:
 		return net.ErrClosed
 	case gone != nil && !errors.Is(gone, net.ErrClosed) && s.dialed:
-		return unreached(nobodyThere)
+		return netfault.Unreached(nobodyThere)
 	case gone != nil && !errors.Is(gone, net.ErrClosed):
 		return gone
 	case errors.Is(err, transport.ErrTooLarge):
@@ -31,7 +32,7 @@ func (s *session) handshakeError(err error) error {
 	case settled:
 		return transport.Permanent(errors.New(reason))
 	}
-	return unreached(reason)
+	return netfault.Unreached(reason)
 }
 
 // The alerts that say something about the two configurations (RFC 5246,

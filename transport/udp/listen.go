@@ -11,6 +11,7 @@ import (
 
 	"github.com/mcp-edge/edge-agent/transport"
 	"github.com/mcp-edge/edge-agent/transport/internal/framed"
+	"github.com/mcp-edge/edge-agent/transport/internal/netfault"
 )
 
 // backlog is how many Conns may wait for Accept.
@@ -76,11 +77,11 @@ func listen(ctx context.Context, address string, config Config) (*Listener, erro
 	}
 	c, err := (&net.ListenConfig{}).ListenPacket(ctx, "udp", address)
 	if err != nil {
-		return nil, listenError(ctx, err)
+		return nil, netfault.Listen(ctx, err)
 	}
 	s, err := newSocket(c.(*net.UDPConn), config.MaxDatagram, false)
 	if err != nil {
-		return nil, plain(err)
+		return nil, netfault.Plain(err)
 	}
 	return &Listener{
 		socket:  s,
