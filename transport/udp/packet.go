@@ -13,7 +13,7 @@ type packet struct {
 	to   netip.Addr // of ours; invalid where there is only one
 	data []byte
 	n    int
-	cut  bool // it was larger than data: of no use
+	cut  bool // it was too large, and is not all there: of no use
 }
 
 func (p *packet) bytes() []byte { return p.data[:p.n] }
@@ -49,7 +49,7 @@ func (l *packets) lend() *packet {
 	if p, ok := l.pool.Get().(*packet); ok {
 		return p
 	}
-	return &packet{data: make([]byte, l.size)}
+	return &packet{data: make([]byte, l.size+1)} // one more shows that it was cut
 }
 
 func (l *packets) takeBack(p *packet) {

@@ -52,7 +52,7 @@ func (s *socket) everywhere() bool {
 // with what the network says about datagrams sent earlier.
 func (s *socket) receive() (*packet, error) {
 	p := s.packets.lend()
-	n, controls, flags, from, err := s.udp.ReadMsgUDPAddrPort(p.data, s.control)
+	n, controls, from, err := s.read(p.data)
 	if err != nil {
 		s.packets.takeBack(p)
 		if s.notices && !errors.Is(err, net.ErrClosed) {
@@ -60,16 +60,36 @@ func (s *socket) receive() (*packet, error) {
 		}
 		return nil, err
 	}
-	p.n, p.cut = n, flags&syscall.MSG_TRUNC != 0
+	p.n, p.cut = n, n > s.packets.size
 	p.to = arrivedAt(s.control[:controls])
 	p.from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
 	return p, nil
 }
 
+// read takes the shorter way through the kernel where no control is wanted.
+func (s *socket) read(b []byte) (n, controls int, from netip.AddrPort, err error) {
+	if len(s.control) == 0 {
+		n, from, err = s.udp.ReadFromUDPAddrPort(b)
+		return n, 0, from, err
+	}
+	n, controls, _, from, err = s.udp.ReadMsgUDPAddrPort(b, s.control)
+	return n, controls, from, err
+}
+
+// write likewise.
+func (s *socket) write(p []byte, to netip.AddrPort, from source) error {
+	if len(from) == 0 {
+		_, err := s.udp.WriteToUDPAddrPort(p, to)
+		return err
+	}
+	_, _, err := s.udp.WriteMsgUDPAddrPort(p, from, to)
+	return err
+}
+
 // send sends one datagram. That it got lost on the way is no error, and neither
 // is that there is no way for the moment: routes come back.
 func (s *socket) send(p []byte, to netip.AddrPort, from source) error {
-	_, _, err := s.udp.WriteMsgUDPAddrPort(p, from, to)
+	err := s.write(p, to, from)
 	if err != nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, syscall.ECONNREFUSED) {
 		// It may have been a notice about an earlier datagram, or the source is
 		// not ours any more, which is EINVAL.
@@ -79,7 +99,7 @@ func (s *socket) send(p []byte, to netip.AddrPort, from source) error {
 		if errors.Is(err, syscall.EINVAL) {
 			from = nil
 		}
-		_, _, err = s.udp.WriteMsgUDPAddrPort(p, from, to)
+		err = s.write(p, to, from)
 	}
 	switch {
 	case err == nil, isNoWay(err):
