@@ -79,10 +79,12 @@ func (a *Agent) remotes(listenName string) map[string]string {
 	return devices
 }
 
-func (l *listener) open(ctx context.Context) (err error) {
-	if l.socket, err = l.listen(ctx); err != nil {
+func (l *listener) open(ctx context.Context) error {
+	socket, err := l.listen(ctx)
+	if err != nil {
 		return fmt.Errorf("listener %s: %w", l.name, err)
 	}
+	l.socket = socket // and not before: an interface around a nil pointer is not nil
 	return nil
 }
 
@@ -114,6 +116,7 @@ func (l *listener) refused(s mcp.Stats) map[string]uint64 {
 		"window": r.WindowExceeded, "max_buffered": r.BufferExceeded, "max_requests": r.Requests,
 		"rate_slowed": r.RateSlowed, "rate": r.RateExceeded,
 		"unauthorized": r.Unauthorized, "token_expired": r.TokenExpired, "not_allowed": r.NotAllowed,
+		"handshake_failed": r.HandshakesFailed, "bad_payload": r.BadPayloads, "out_of_place": r.OutOfPlace,
 	}
 	if datagrams, ok := l.socket.(*udp.Listener); ok {
 		d := datagrams.Stats()

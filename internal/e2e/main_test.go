@@ -31,6 +31,12 @@ func TestMain(m *testing.M) {
 			}
 			return 0
 		}
+		if attack := os.Getenv(attackName); attack != "" {
+			if err := runAttack(attack); err != nil {
+				fmt.Fprintln(os.Stderr, "attack:", err)
+			}
+			return 1
+		}
 		dir, err := os.MkdirTemp("", "edge-agent-e2e")
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)

@@ -2,6 +2,7 @@ package mcp
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"strings"
 	"sync"
@@ -45,6 +46,8 @@ type peers struct {
 	strangers  rate.Sometimes // what is logged of connections that anybody can make
 	lines      *rate.Limiter  // what is logged of peers: a flood of them must not fill the disk
 	reconnects atomic.Uint64
+
+	handshakesFailed atomic.Uint64
 
 	mu    sync.Mutex
 	known map[string]*known
@@ -156,6 +159,9 @@ func (ps *peers) leave(p *peer, err error) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	if p.sender == "" {
+		if lostUnknown(err) {
+			ps.handshakesFailed.Add(1)
+		}
 		ps.strangers.Do(func() {
 			ps.log.Info("a connection has ended before its peer said who it is", "remote", p.remote, "reason", err)
 		})
@@ -173,6 +179,14 @@ func (ps *peers) leave(p *peer, err error) {
 	}
 	ps.here--
 	ps.forget(p.sender)
+}
+
+// lostUnknown says whether a session ended without a code, of ours or of the
+// peer's, that says why, and not over a frame that is counted as bad.
+func lostUnknown(err error) bool {
+	var e *mcp.Error
+	return err != nil && !errors.As(err, &e) && !errors.Is(err, mcp.ErrPayload) &&
+		!errors.Is(err, transport.ErrFrame) && !errors.Is(err, transport.ErrTooLarge)
 }
 
 // forget drops some peer that is gone, but not this one, if there are too many.

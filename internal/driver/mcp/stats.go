@@ -46,6 +46,9 @@ type Refusals struct {
 	Unauthorized     uint64 // peers that did not prove who they are
 	TokenExpired     uint64 // sessions refused or ended because a token's time was over
 	NotAllowed       uint64 // peers that spoke for others, or without the role
+	HandshakesFailed uint64 // connections that ended before their peer said who it is, for none of these reasons: TLS refused it, or it hung up
+	BadPayloads      uint64 // sessions that ended over a frame that can't be read
+	OutOfPlace       uint64 // sessions that ended over a command that does not belong there
 }
 
 // endings count the sessions that ended for a reason of ours, by its code.
@@ -53,7 +56,10 @@ type endings [mcp.CodeRateExceeded + 1]atomic.Uint64
 
 func (n *endings) count(err error) {
 	var e *mcp.Error
-	if errors.As(err, &e) && !e.Remote && int64(e.Code) < int64(len(n)) {
+	switch {
+	case errors.Is(err, mcp.ErrPayload):
+		n[mcp.CodeBadPayload].Add(1)
+	case errors.As(err, &e) && !e.Remote && int64(e.Code) < int64(len(n)):
 		n[e.Code].Add(1)
 	}
 }
@@ -76,7 +82,9 @@ func (s *Server) Stats() Stats {
 			BufferExceeded: s.counters.BufferExceeded.Load(), Requests: s.counters.RequestsRefused.Load(),
 			RateSlowed: s.rateSlowed.Load(), RateExceeded: s.ended[mcp.CodeRateExceeded].Load(),
 			Unauthorized: s.ended[mcp.CodeUnauthorized].Load(), TokenExpired: s.ended[mcp.CodeTokenExpired].Load(),
-			NotAllowed: s.ended[mcp.CodeNotAllowed].Load(),
+			NotAllowed: s.ended[mcp.CodeNotAllowed].Load(), HandshakesFailed: s.peers.handshakesFailed.Load(),
+			BadPayloads: s.ended[mcp.CodeBadPayload].Load(),
+			OutOfPlace:  s.ended[mcp.CodeUnexpected].Load() + s.ended[mcp.CodeHelloExpected].Load() + s.ended[mcp.CodeUnknownCommand].Load(),
 		},
 	}
 	r := &stats.Refusals
