@@ -14,6 +14,9 @@ import (
 const (
 	// unprovenMost bounds the handshakes of addresses that may be forged.
 	unprovenMost = 256
+	// aliveMost bounds them together with those that were dropped and whose
+	// goroutines have not ended, and with those that wait for Accept.
+	aliveMost = 2 * unprovenMost
 	// unprovenTime is how long one of them may take to bring back its cookie.
 	unprovenTime = 10 * time.Second
 )
@@ -31,6 +34,7 @@ type candidate struct {
 	ids      []cid
 
 	stage  stage
+	grown  bool // it was under way once
 	key    candidateKey
 	cookie []byte // that we have asked for
 	held   *packet
@@ -53,6 +57,8 @@ var _ lower = (*candidate)(nil)
 type nursery struct {
 	all      map[candidateKey]*candidate
 	unproven *list.List // the oldest first
+	alive    int        // candidates whose goroutines run and that are not under way
+	door     door
 }
 
 // candidateKey: who forges a peer's address does not know its random bytes, and
@@ -63,7 +69,7 @@ type candidateKey struct {
 }
 
 func newNursery() nursery {
-	return nursery{all: make(map[candidateKey]*candidate), unproven: list.New()}
+	return nursery{all: make(map[candidateKey]*candidate), unproven: list.New(), door: newDoor()}
 }
 
 // greet answers a ClientHello. done is false when it belongs to a session that
@@ -88,6 +94,10 @@ func (l *Listener) greet(p *packet, h hello) (taken, done bool) {
 
 // conceive begins a handshake for an address that may be forged.
 func (l *Listener) conceive(key candidateKey, p *packet) bool {
+	if l.nursery.alive >= aliveMost || !l.nursery.door.letIn(key) {
+		l.unproven.Add(1)
+		return false
+	}
 	if l.nursery.unproven.Len() >= unprovenMost {
 		l.drop(l.nursery.unproven.Front().Value.(*candidate))
 	}
@@ -119,6 +129,7 @@ func (l *Listener) conceive(key candidateKey, p *packet) bool {
 		l.drop(c)
 	})
 	c.records.put(p)
+	l.nursery.alive++
 	go c.run()
 	return true
 }
@@ -147,6 +158,9 @@ func (c *candidate) run() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.drop(c)
+	if !c.grown {
+		l.nursery.alive--
+	}
 }
 
 // prove hands the Conn to Accept and keeps the ClientHello for when it is used:
@@ -171,7 +185,8 @@ func (c *candidate) start() {
 	if c.stage != waiting {
 		return
 	}
-	c.stage = underWay
+	c.stage, c.grown = underWay, true
+	l.nursery.alive--
 	delete(l.nursery.all, c.key)
 	if old := l.routes[c.remote]; old.box != nil && !old.movable {
 		old.box.end(transport.Lost(errors.New("the other side has begun a new session")))

@@ -308,7 +308,7 @@ func TestForgedFirstHellosAreBoundedAndAnsweredWithLess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	forged, answer := buf[:n], make([]byte, 2000)
+	forged, answer, answered := buf[:n], make([]byte, 2000), 0
 
 	l, d := listenAndDial(t, Config{TLS: ca.Server()}, Config{TLS: ca.Client()})
 	defer l.Close()
@@ -322,18 +322,23 @@ func TestForgedFirstHellosAreBoundedAndAnsweredWithLess(t *testing.T) {
 		if _, err := attacker.Write(forged); err != nil {
 			t.Fatal(err)
 		}
-		_ = attacker.SetReadDeadline(time.Now().Add(10 * time.Second))
-		got, err := attacker.Read(answer)
-		if err != nil || got > len(forged) {
-			t.Fatalf("an answer of %d bytes to %d: %v", got, len(forged), err)
+		_ = attacker.SetReadDeadline(time.Now().Add(5 * time.Millisecond)) // not all are answered: see door
+		switch got, err := attacker.Read(answer); {
+		case err == nil && got > len(forged):
+			t.Fatalf("an answer of %d bytes to %d", got, len(forged))
+		case err == nil:
+			answered++
 		}
+	}
+	if answered == 0 {
+		t.Error("no hello was answered")
 	}
 	l.mu.Lock()
 	if got := len(l.nursery.all); got > unprovenMost {
 		t.Errorf("%d are remembered", got)
 	}
 	l.mu.Unlock()
-	if got := l.Stats().Unproven; got < 3*unprovenMost {
+	if got := l.Stats().Unproven; got < 2*unprovenMost {
 		t.Errorf("%d are counted", got)
 	}
 	dialed, accepted := meet(t, l, d) // in the middle of it
