@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"net"
 	"path/filepath"
 	"strings"
 
@@ -11,7 +12,7 @@ import (
 )
 
 type certCommand struct {
-	Dir    string   `arg:"" help:"The folder; it is made if it is not there. What is in it already stays."`
+	Dir    string   `arg:"" help:"The folder; it is made if it is not there. What is in it already stays: to renew a certificate, remove its two files and ask for it again."`
 	Host   []string `placeholder:"NAME" help:"A host name or IP address that the server is reached by. Unless given: this machine only."`
 	Client []string `placeholder:"NAME" help:"What a client calls itself: its device or agent id."`
 }
@@ -24,6 +25,11 @@ func (c certCommand) Run(out io.Writer) error {
 	for _, name := range c.Client {
 		if err := checkClient(name); err != nil {
 			return inputError{err}
+		}
+	}
+	for _, host := range c.Host {
+		if strings.ContainsAny(host, "/ ") || net.ParseIP(host) == nil && strings.Contains(host, ":") {
+			return inputError{fmt.Errorf("--host=%q is no host name or IP address; write it without scheme and port", host)}
 		}
 	}
 	ca, made, err := testca.Open(dir)
@@ -96,7 +102,10 @@ func (c certCommand) advise(out io.Writer, dir string, server bool) {
 		fmt.Fprintf(out, "\nIn the [[link]] of an agent that connects to it, without such a demand:\n\n  tls = { ca = %s }\n", file("ca.crt"))
 	}
 	for _, name := range c.Client {
-		fmt.Fprintf(out, "\nIn the [[link]] of %s:\n\n  tls = { ca = %s, cert = %s, key = %s }\n",
+		fmt.Fprintf(out, "\n%[1]s says in HELLO that it is %[1]s, and needs ca.crt, %[1]s.crt and %[1]s.key. To try it:\n\n"+
+			"  scripts/client/mcp_client.py publish tls://HOST:PORT %[1]s --ca %[2]s --cert %[3]s --key %[4]s n=42\n",
 			name, file("ca.crt"), file(name+".crt"), file(name+".key"))
+		fmt.Fprintf(out, "\nIf it is an agent, in its [[link]]:\n\n  tls = { ca = %s, cert = %s, key = %s }\n",
+			file("ca.crt"), file(name+".crt"), file(name+".key"))
 	}
 }

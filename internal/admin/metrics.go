@@ -34,6 +34,7 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	}
 	for _, c := range st.Certificates {
 		s.gauge("edge_agent_certificate_expiry_timestamp_seconds", "When a certificate that the agent shows will end, as Unix time.", float64(c.Expires.Unix()), "of", c.Of)
+		s.gauge("edge_agent_certificate_renewal_failed", "1 while changed certificate files are no good, and those before are in use.", truth(c.Problem != ""), "of", c.Of)
 	}
 	for _, r := range st.Routes {
 		s.route(r)

@@ -13,6 +13,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -100,6 +101,10 @@ func (s *Server) handler() http.Handler {
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &metrics{agent: s.agent})
 
 	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		_, _ = io.WriteString(w, paths)
+	})
 	mux.HandleFunc("GET /healthz", s.health(func(st State) []string { return st.Stuck }))
 	mux.HandleFunc("GET /readyz", s.health(func(st State) []string { return append(st.Stuck, st.NotReady...) }))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
@@ -110,6 +115,17 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("DELETE /api/v1/queue/cursors/{name...}", s.guarded(s.forgetCursor))
 	return mux
 }
+
+// paths is what / answers.
+const paths = `edge-agent
+
+/healthz          200 while every part that has work makes progress
+/readyz           200 while records can be taken
+/metrics          Prometheus
+/api/v1/status    links, listeners, queue, routes, upstreams, certificates
+/api/v1/devices   each device, its state and its last record
+/api/v1/peers     who has connected by MCP
+`
 
 // health answers 200 and "ok", or 503 and a problem a line.
 func (s *Server) health(problems func(State) []string) http.HandlerFunc {

@@ -39,6 +39,8 @@ type State struct {
 type Certificate struct {
 	Of      string    `json:"of"`      // "listener plant"
 	Expires time.Time `json:"expires"` // it, or one between it and its CA
+	// Problem is why files that have changed since are not in use.
+	Problem string `json:"problem,omitempty"`
 }
 
 // Link is a [[link]].

@@ -57,11 +57,14 @@ func (a *Agent) trust(of string, t *auth.TLS, err error) (transport.TLS, error) 
 // stateOfCertificates tells when those that we show will end.
 func (a *Agent) stateOfCertificates(st *admin.State, now time.Time) {
 	for _, c := range a.certificates {
-		expires := c.tls.Expiry()
+		problem, expires := c.tls.Problem(), c.tls.Expiry()
+		if problem != "" {
+			st.Degraded = append(st.Degraded, fmt.Sprintf("the changed certificate files of %s are no good, those before stay in use until a restart: %s", c.of, problem))
+		}
 		if expires.IsZero() {
 			continue
 		}
-		st.Certificates = append(st.Certificates, admin.Certificate{Of: c.of, Expires: expires})
+		st.Certificates = append(st.Certificates, admin.Certificate{Of: c.of, Expires: expires, Problem: problem})
 		switch left := expires.Sub(now); {
 		case left <= 0:
 			st.Degraded = append(st.Degraded, fmt.Sprintf("the certificate of %s has expired: peers refuse it, renew it", c.of))

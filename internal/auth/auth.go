@@ -76,9 +76,9 @@ type Authenticator struct {
 // fetches nothing before Run.
 func New(cfg ListenConfig, certificates bool, log *slog.Logger) (*Authenticator, error) {
 	a := &Authenticator{certificates: certificates}
-	if cfg.JWT.On() {
+	if cfg.JWT != nil {
 		var err error
-		if a.tokens, err = newTokens(cfg.JWT, log); err != nil {
+		if a.tokens, err = newTokens(*cfg.JWT, log); err != nil {
 			return nil, err
 		}
 	}

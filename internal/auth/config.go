@@ -2,6 +2,7 @@ package auth
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"net/url"
 	"path/filepath"
@@ -53,6 +54,9 @@ func (c *ClientTLSConfig) Validate(report func(key, problem string)) {
 	}
 	absolute("cert", c.Cert, report)
 	absolute("key", c.Key, report)
+	if strings.ContainsAny(c.ServerName, ":/ ") && net.ParseIP(c.ServerName) == nil {
+		report("server_name", "is a name or IP address alone, as it stands in the certificate: write such as \"gw-01.example\"")
+	}
 	switch {
 	case c.Cert != "" && c.Key == "":
 		report("cert", "a certificate is of no use without its key: set key too")
@@ -64,7 +68,7 @@ func (c *ClientTLSConfig) Validate(report func(key, problem string)) {
 // ListenConfig is the auth table of a [[listen]].
 type ListenConfig struct {
 	// JWT demands a token of every peer that says HELLO.
-	JWT JWTConfig `toml:"jwt"`
+	JWT *JWTConfig `toml:"jwt"`
 }
 
 // DialConfig is the auth table of a [[link]].
@@ -104,9 +108,6 @@ type JWTConfig struct {
 	Leeway time.Duration `toml:"leeway" default:"10s" min:"0s" max:"5m"`
 }
 
-// On tells whether the table is there.
-func (c *JWTConfig) On() bool { return len(c.Algorithms) > 0 }
-
 // The algorithms (RFC 7518, section 3.1; RFC 8037, section 3.1).
 const (
 	hs256 = "HS256"
@@ -117,6 +118,9 @@ const (
 
 // Validate reports what is wrong with c, by the key it is wrong in.
 func (c *JWTConfig) Validate(report func(key, problem string)) {
+	if c.Algorithms != nil && len(c.Algorithms) == 0 {
+		report("algorithms", `it is empty, so no token would be good: write ["ES256"], or what your issuer signs with`)
+	}
 	for i, a := range c.Algorithms {
 		switch a {
 		case hs256:

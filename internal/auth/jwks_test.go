@@ -186,7 +186,7 @@ func TestAnAnswerWithoutAnEndIsNotRead(t *testing.T) {
 	}))
 	defer server.Close()
 	_, log := newLog()
-	err := newRemoteKeys(remoteConfig(server.URL, rs256).JWT, log).fetch(t.Context())
+	err := newRemoteKeys(*remoteConfig(server.URL, rs256).JWT, log).fetch(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "more than") {
 		t.Errorf("fetch: %v", err)
 	}
@@ -196,7 +196,7 @@ func TestKeysAreNotFetchedInTheClear(t *testing.T) {
 	server := httptest.NewServer(http.RedirectHandler("http://192.0.2.1/keys", http.StatusFound))
 	defer server.Close()
 	_, log := newLog()
-	err := newRemoteKeys(remoteConfig(server.URL, rs256).JWT, log).fetch(t.Context())
+	err := newRemoteKeys(*remoteConfig(server.URL, rs256).JWT, log).fetch(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "must begin with https://") {
 		t.Errorf("fetch: %v", err)
 	}
@@ -210,7 +210,7 @@ func TestTheServerOfTheKeysNeedsAGoodCertificate(t *testing.T) {
 	server.StartTLS()
 	defer server.Close()
 	_, logger := newLog()
-	cfg := remoteConfig(server.URL, rs256).JWT
+	cfg := *remoteConfig(server.URL, rs256).JWT
 	if err := newRemoteKeys(cfg, logger).fetch(t.Context()); err == nil {
 		t.Error("a certificate of an unknown authority is good enough")
 	}

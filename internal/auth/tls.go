@@ -144,6 +144,10 @@ func (t *TLS) Config() *tls.Config { return t.current.Load().config }
 // have none.
 func (t *TLS) Expiry() time.Time { return t.current.Load().expiry }
 
+// Problem is why files that have changed are not in use, so that the agent would
+// not start with them; empty when all is well.
+func (t *TLS) Problem() string { return t.watcher.problem() }
+
 // Run looks at the files until ctx ends. Good ones serve the next connection
 // after a few seconds; those that are open stay as they are. Of files that are
 // no good it warns, and goes on with what it has. It warns every day of a

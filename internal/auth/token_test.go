@@ -48,7 +48,7 @@ func sign(t testing.TB, method jwt.SigningMethod, key any, claims jwt.Claims, he
 }
 
 func jwtConfig(path string, algorithms ...string) ListenConfig {
-	return ListenConfig{JWT: JWTConfig{Algorithms: algorithms, KeyFile: path, Issuer: theIssuer, Audience: theAudience, Leeway: 10 * time.Second}}
+	return ListenConfig{JWT: &JWTConfig{Algorithms: algorithms, KeyFile: path, Issuer: theIssuer, Audience: theAudience, Leeway: 10 * time.Second}}
 }
 
 func newAuthenticator(t testing.TB, cfg ListenConfig, certificates bool) *Authenticator {

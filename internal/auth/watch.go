@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -22,8 +23,9 @@ type watcher struct {
 	log   *slog.Logger
 	every time.Duration
 
-	loaded []os.FileInfo // what was there at the last attempt to load, good or not
-	seen   []os.FileInfo // what was there at the last look
+	failed atomic.Pointer[string] // why the last attempt failed; nil: it did not
+	loaded []os.FileInfo          // what was there at the last attempt to load, good or not
+	seen   []os.FileInfo          // what was there at the last look
 }
 
 // newWatcher loads for the first time.
@@ -61,10 +63,21 @@ func (w *watcher) look() {
 	}
 	w.loaded = now
 	if err := w.load(); err != nil {
+		problem := err.Error()
+		w.failed.Store(&problem)
 		w.log.Warn("changed files are no good, what was loaded before stays in use", "files", w.files, "error", err)
 		return
 	}
+	w.failed.Store(nil)
 	w.log.Info("changed files are loaded", "files", w.files)
+}
+
+// problem is why changed files are not in use; empty if they are.
+func (w *watcher) problem() string {
+	if p := w.failed.Load(); p != nil {
+		return *p
+	}
+	return ""
 }
 
 func (w *watcher) stat() []os.FileInfo {

@@ -45,6 +45,11 @@ func (c *checker) linkTransport(l *Link, at string, taken ports) {
 			c.reportf(join(at, key), "is for links with mcp devices, and those of %q speak %s; remove it", l.Name, l.Driver)
 		}
 	}
+	if l.Auth != nil && l.TLS == nil && l.Transport != "serial" && c.ok(at+".address") && c.ok(at+".tls") {
+		if host, _, problem := splitAddress(l.Address, ""); problem == "" && !isLoopback(host) {
+			c.report(at+".auth", `would send the token in clear text, and to anybody; write tls = { ca = "/path/ca.crt" } too`)
+		}
+	}
 	if l.Transport == "udp" && c.has(at+".mcp.max_payload") {
 		c.fits(at, at+".mcp.max_payload", l.MCP.MaxPayload, l.UDP.MaxDatagram, l.TLS != nil)
 	}
@@ -93,7 +98,7 @@ func (c *checker) checkListens(taken ports) {
 		if l.Transport == "quic" && l.TLS == nil && c.ok(at+".tls") {
 			c.say(at+".tls", `%s has no tls, and QUIC does not go without; write tls = { cert = "/path/server.crt", key = "/path/server.key" }`, c.nameOf(at))
 		}
-		if l.Auth != nil && !l.Auth.JWT.On() && c.ok(at+".auth.jwt") {
+		if l.Auth != nil && l.Auth.JWT == nil && c.ok(at+".auth.jwt") {
 			c.say(at+".auth.jwt", "%s has no jwt; write jwt = { algorithms = [\"ES256\"], key_file = \"/path/public.pem\", issuer = \"…\", audience = \"…\" }", c.nameOf(at+".auth"))
 		}
 		if l.Transport == "udp" && c.has(at+".max_payload") {
@@ -107,7 +112,7 @@ func (c *checker) checkListens(taken ports) {
 func (l *Listen) closed() bool { return l.TLS != nil && (l.TLS.ClientCA != "" || l.tokens()) }
 
 // tokens tells whether peers need a token.
-func (l *Listen) tokens() bool { return l.Auth != nil && l.Auth.JWT.On() }
+func (l *Listen) tokens() bool { return l.Auth != nil && l.Auth.JWT != nil }
 
 // proven tells whether peers must prove who they are.
 func (l *Listen) proven() bool { return l.tokens() || l.TLS != nil && l.TLS.ClientCA != "" }

@@ -1,6 +1,9 @@
 package mcp
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // ListenConfig is a [[listen]] table: devices and agents below speak MCP here.
 //
@@ -47,6 +50,19 @@ type ListenConfig struct {
 	RateBurst int `toml:"rate_burst" default:"200000" min:"1" max:"10000000"`
 }
 
+// Validate reports limits that contradict each other.
+func (c *ListenConfig) Validate(report func(key, problem string)) {
+	validateWindow(c.WindowBytes, c.MaxPayload, report)
+}
+
+// validateWindow: a record that a frame can carry must fit the window, or its
+// sender could never get rid of it.
+func validateWindow(window, payload int, report func(key, problem string)) {
+	if window < payload {
+		report("window_bytes", fmt.Sprintf("is less than max_payload, so a large record could never be sent: write at least %d, or a smaller max_payload", payload))
+	}
+}
+
 // DialConfig is the mcp table of a [[link]]: what we offer to the device at its
 // other end.
 type DialConfig struct {
@@ -60,6 +76,11 @@ type DialConfig struct {
 	Window int `toml:"window" default:"1024" min:"1" max:"65536"`
 	// WindowBytes bounds the same in bytes.
 	WindowBytes int `toml:"window_bytes" unit:"bytes" default:"4MiB" min:"1024" max:"268435456"`
+}
+
+// Validate reports limits that contradict each other.
+func (c *DialConfig) Validate(report func(key, problem string)) {
+	validateWindow(c.WindowBytes, c.MaxPayload, report)
 }
 
 // PollConfig is a [[device.poll]] of an MCP device on a [[link]]: a REQUEST
