@@ -15,7 +15,7 @@ import (
 const (
 	MaxEpochs            = 16      // for each sender
 	MaxChannelsOfASender = 1 << 12 // over all of its epochs
-	MaxChannels          = 1 << 14 // over all senders
+	MaxChannels          = 1 << 16 // over all senders; at the limit, some sender's old epoch goes
 )
 
 var (
@@ -46,10 +46,16 @@ func (e *HoleError) Is(target error) bool { return target == ErrHole }
 
 // ChannelKey names one ordered flow from a sender.
 type ChannelKey struct {
-	Sender  string // bound to what the sender proved to be; at most record.MaxName bytes
+	// Sender is bound to what the sender proved to be. One that has proven nothing
+	// must not share its name with one that has: see MaxSender.
+	Sender  string
 	Epoch   record.Epoch
 	Channel string // at most record.MaxName bytes, may be empty
 }
+
+// MaxSender bounds a ChannelKey's Sender, in bytes: a name, and where it comes
+// from.
+const MaxSender = 2*record.MaxName + 1
 
 // Channel keeps the last number of one flow. Callers keep it for as long as the
 // flow lives, and may then Release it.
@@ -80,14 +86,19 @@ type sender struct {
 	channels int
 }
 
-// senderEpoch counts the channels of one epoch of a sender.
+// senderEpoch has the channels of one epoch of a sender.
 type senderEpoch struct {
 	record.Epoch
-	channels int
+	channels []*Channel
 }
 
 func (s *sender) find(epoch record.Epoch) int {
 	return slices.IndexFunc(s.epochs, func(e senderEpoch) bool { return e.Epoch == epoch })
+}
+
+// inUse says whether somebody publishes on a channel of the epoch now.
+func (e *senderEpoch) inUse() bool {
+	return slices.ContainsFunc(e.channels, func(c *Channel) bool { return c.users > 0 })
 }
 
 // channels are all those remembered. Guarded by Store.mu.
@@ -130,34 +141,69 @@ func (s *Store) Release(c *Channel) {
 }
 
 func (cs *channels) add(key ChannelKey) (*Channel, error) {
-	if len(key.Sender) > record.MaxName || len(key.Channel) > record.MaxName {
-		return nil, fmt.Errorf("a name has more than %d bytes", record.MaxName)
+	if len(key.Sender) > MaxSender || len(key.Channel) > record.MaxName {
+		return nil, errors.New("a name is too long")
 	}
 	from := cs.senders[key.Sender]
+	if from != nil && from.channels >= MaxChannelsOfASender || len(cs.byKey) >= MaxChannels && !cs.makeRoom(from) {
+		return nil, ErrTooManyChannels
+	}
 	if from == nil {
-		if len(cs.byKey) >= MaxChannels {
-			return nil, ErrTooManyChannels
-		}
 		from = new(sender)
 		cs.senders[key.Sender] = from
 	}
 	at := from.find(key.Epoch)
 	if at < 0 {
 		if len(from.epochs) == MaxEpochs {
-			cs.evict(key.Sender, from.epochs[0].Epoch)
-			from.epochs = from.epochs[1:]
+			cs.evict(from, 0)
 		}
 		at = len(from.epochs)
 		from.epochs = append(from.epochs, senderEpoch{Epoch: key.Epoch})
 	}
-	if from.channels >= MaxChannelsOfASender || len(cs.byKey) >= MaxChannels {
-		return nil, ErrTooManyChannels
-	}
 	c := &Channel{key: key}
 	cs.byKey[key] = c
 	from.channels++
-	from.epochs[at].channels++
+	from.epochs[at].channels = append(from.epochs[at].channels, c)
 	return c, nil
+}
+
+// makeRoom forgets an epoch that is not its sender's last and that nobody uses:
+// of this sender if it has one, else of some other. A sender that draws a new
+// epoch at each start never comes back to it.
+func (cs *channels) makeRoom(first *sender) bool {
+	if first != nil && cs.evictOld(first) {
+		return true
+	}
+	for _, s := range cs.senders {
+		if cs.evictOld(s) {
+			return true
+		}
+	}
+	return false
+}
+
+func (cs *channels) evictOld(s *sender) bool {
+	for i := range len(s.epochs) - 1 {
+		if !s.epochs[i].inUse() {
+			cs.evict(s, i)
+			return true
+		}
+	}
+	return false
+}
+
+// evict forgets an epoch, and what is said on its channels from now on is
+// refused.
+func (cs *channels) evict(s *sender, at int) {
+	for _, c := range s.epochs[at].channels {
+		delete(cs.byKey, c.key)
+		c.gone = true
+		if c.id != 0 {
+			cs.evicted = append(cs.evicted, c.id)
+		}
+	}
+	s.channels -= len(s.epochs[at].channels)
+	s.epochs = slices.Delete(s.epochs, at, at+1)
 }
 
 // remove forgets a channel that has had no record.
@@ -165,24 +211,13 @@ func (cs *channels) remove(c *Channel) {
 	delete(cs.byKey, c.key)
 	from := cs.senders[c.key.Sender]
 	at := from.find(c.key.Epoch)
-	if from.epochs[at].channels--; from.epochs[at].channels == 0 {
+	of := &from.epochs[at]
+	of.channels = slices.DeleteFunc(of.channels, func(other *Channel) bool { return other == c })
+	if len(of.channels) == 0 {
 		from.epochs = slices.Delete(from.epochs, at, at+1)
 	}
 	if from.channels--; from.channels == 0 {
 		delete(cs.senders, c.key.Sender)
-	}
-}
-
-func (cs *channels) evict(from string, epoch record.Epoch) {
-	for key, c := range cs.byKey {
-		if key.Sender == from && key.Epoch == epoch {
-			delete(cs.byKey, key)
-			cs.senders[from].channels--
-			c.gone = true
-			if c.id != 0 {
-				cs.evicted = append(cs.evicted, c.id)
-			}
-		}
 	}
 }
 

@@ -432,12 +432,40 @@ func TestAChannelOfAForgottenEpochIsRefused(t *testing.T) {
 	}
 }
 
+func TestAFleetThatRestartsWithNewEpochsIsNeverLockedOut(t *testing.T) {
+	b := newBed(t, store.Config{})
+	b.start()
+	source := b.source("d")
+	const devices = store.MaxChannels / 3
+	for start := range record.Epoch(5) {
+		var last *store.Commit
+		for device := range devices {
+			c, err := b.Channel(store.ChannelKey{Sender: fmt.Sprint("press-", device), Epoch: start + 1})
+			if err != nil {
+				t.Fatalf("device %d at start %d: %v", device, start+1, err)
+			}
+			if last, err = b.Append(t.Context(), store.Batch{Channel: c, Entries: []store.Entry{{Source: source, Number: 1}}}); err != nil {
+				t.Fatal(err)
+			}
+			if device > 0 || start > 0 { // press-0 stays connected from its first start on
+				b.Release(c)
+			}
+		}
+		<-last.Done()
+	}
+	for _, key := range []store.ChannelKey{{Sender: "press-0", Epoch: 1}, {Sender: "press-1", Epoch: 5}} {
+		if c, err := b.Channel(key); err != nil || c.Safe() != 1 {
+			t.Errorf("%v is forgotten: %v", key, err)
+		}
+	}
+}
+
 func TestAChannelThatNeverHadARecordIsForgottenOnceNobodyUsesIt(t *testing.T) {
 	b := newBed(t, store.Config{})
 	b.start()
 	used := b.channel("x")
 	b.commit(store.Batch{Channel: used, Entries: []store.Entry{{Source: b.source("d"), Number: 9}}})
-	for epoch := range record.Epoch(2 * store.MaxChannels) {
+	for epoch := range record.Epoch(store.MaxChannels + 100) {
 		keys := []store.ChannelKey{
 			{Sender: fmt.Sprint("peer-", epoch), Epoch: 1},     // many names
 			{Sender: used.Key().Sender, Epoch: 100 + epoch},    // many epochs of one that publishes
