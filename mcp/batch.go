@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/mcp-edge/edge-agent/transport"
 )
 
 // allowance is what the receiver has room for now.
@@ -46,7 +48,7 @@ func (o *Outbox) appendFrame(dst []byte, version uint8, a allowance) ([]byte, ba
 	b := o.fill(o.sent, o.count(), perRecord, a)
 	if b.records == 0 {
 		if a.idle && a.records > 0 { // waiting will not help
-			return dst, b, fmt.Errorf("%w: record %d of channel %s is larger than the peer takes", errTooLarge, o.base+uint64(o.sent)+1, o.cfg.Channel)
+			return dst, b, fmt.Errorf("%w: record %d of channel %s is larger than the peer or a datagram takes", transport.ErrTooLarge, o.base+uint64(o.sent)+1, o.cfg.Channel)
 		}
 		return dst, b, nil
 	}

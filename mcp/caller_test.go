@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/mcp-edge/edge-agent/mcp"
+	"github.com/mcp-edge/edge-agent/transport/transporttest"
 )
 
 func TestRequestsAreAnswered(t *testing.T) {
@@ -79,6 +80,19 @@ func TestARepeatedRequestIsDoneOnceFor30Seconds(t *testing.T) {
 		<-time.After(31 * time.Second)
 		if a := ask(); a != "2" {
 			t.Errorf("after 31 s: %s", a)
+		}
+	})
+}
+
+func TestOverDatagramsRequestsDoNotRunOutOfRoomForTheirAnswers(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := overDatagrams(transporttest.Weather{MaxMessage: 1200}, mcp.Config{}, mcp.Config{}, mcp.NoHandler{}, new(counting))
+		defer p.stop()
+		<-p.client.Opened()
+		for i := range 3000 {
+			if _, err := p.client.Call(t.Context(), mcp.Request{Method: "count"}); err != nil {
+				t.Fatalf("request %d: %v", i, err)
+			}
 		}
 	})
 }

@@ -83,13 +83,22 @@ func asError(err error) *Error {
 	case errors.Is(err, ErrVersion):
 		return refuse(CodeUnknownVersion, "versions 1 and 2 are spoken here")
 	case errors.Is(err, transport.ErrTooLarge):
-		return refuse(CodeTooLarge, "%s", err)
+		return &Error{Code: CodeTooLarge, Reason: plain(err, transport.ErrTooLarge)}
 	case errors.Is(err, transport.ErrFrame):
-		return refuse(CodeBadFrame, "%s", err)
+		return &Error{Code: CodeBadFrame, Reason: plain(err, transport.ErrFrame)}
 	case errors.Is(err, ErrPayload):
-		return refuse(CodeBadPayload, "%s", err)
+		return &Error{Code: CodeBadPayload, Reason: plain(err, ErrPayload)}
 	}
 	return &Error{Code: CodeInternal}
+}
+
+// plain is what an error says beyond its class, without what we have put in
+// front of it on the way here: our own address and operation help us only.
+func plain(err, class error) string {
+	for inner := errors.Unwrap(err); inner != nil && inner.Error() != class.Error(); inner = errors.Unwrap(err) {
+		err = inner
+	}
+	return strings.TrimPrefix(strings.TrimPrefix(err.Error(), class.Error()), ": ")
 }
 
 // appendReason appends the payload of a CLOSE or an ERROR.

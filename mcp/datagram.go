@@ -19,6 +19,9 @@ const (
 	maxChallenges = 4
 )
 
+// errOrphaned ends the session of a client whose server has forgotten it.
+var errOrphaned = transport.Lost(errors.New("the server knows nothing of this session: it has restarted"))
+
 // datagrams is a Conn on which frames are messages, on top of one on which
 // datagrams are. A datagram is the session's cookie and then whole frames. What
 // is damaged, or has another cookie, is dropped and counted.
@@ -31,6 +34,9 @@ type datagrams struct {
 	role     Role
 	limit    int // of a datagram, bytes
 	counters *Counters
+
+	// orphaned says whether a challenge to the open session is believed.
+	orphaned func() bool
 
 	// The reader's.
 	rest       []byte // frames of the last datagram
@@ -45,8 +51,8 @@ type datagrams struct {
 	out    []byte
 }
 
-func newDatagrams(c transport.Conn, role Role, counters *Counters) *datagrams {
-	return &datagrams{Conn: c, role: role, limit: c.Info().MaxMessage, counters: counters}
+func newDatagrams(c transport.Conn, role Role, counters *Counters, orphaned func() bool) *datagrams {
+	return &datagrams{Conn: c, role: role, limit: c.Info().MaxMessage, counters: counters, orphaned: orphaned}
 }
 
 // Read returns the next frame. Its checksum is for ParseFrame.
@@ -58,7 +64,9 @@ func (d *datagrams) Read() ([]byte, error) {
 		datagram, err := d.Conn.Read()
 		switch {
 		case err == nil:
-			d.take(datagram)
+			if err := d.take(datagram); err != nil {
+				return nil, err
+			}
 		case errors.Is(err, transport.ErrTooLarge), errors.Is(err, transport.ErrFrame):
 			d.counters.BadFrames.Add(1)
 		default:
@@ -85,10 +93,11 @@ func (d *datagrams) nextFrame() []byte {
 }
 
 // take makes the datagram's frames the next ones if it belongs to the session.
-func (d *datagrams) take(datagram []byte) {
+// It fails if the server has lost the session.
+func (d *datagrams) take(datagram []byte) error {
 	if len(datagram) <= cookieSize {
 		d.counters.BadFrames.Add(1)
-		return
+		return nil
 	}
 	cookie, frames := binary.BigEndian.Uint64(datagram), datagram[cookieSize:]
 	ours := d.mine()
@@ -98,18 +107,18 @@ func (d *datagrams) take(datagram []byte) {
 		d.adopt(cookie)
 	case d.role == Server && cookie != ours:
 		if !d.restarted(datagram) {
-			return
+			return nil
 		}
 	case d.role == Client && isChallenge(frames):
-		d.follow(cookie, ours)
-		return
+		return d.follow(cookie, ours)
 	case cookie != ours:
 		d.counters.Foreign.Add(1)
-		return
+		return nil
 	case firstCommand(frames) == CommandWelcome:
 		d.welcomed = true
 	}
 	d.rest = frames
+	return nil
 }
 
 func (d *datagrams) mine() uint64 {
@@ -141,12 +150,16 @@ func firstCommand(frames []byte) Command {
 	return Command(frames[3])
 }
 
-// follow takes the server's cookie and says HELLO again. Once the session is
-// open, a challenge is not for it: somebody else has said HELLO in our name.
-func (d *datagrams) follow(cookie, ours uint64) {
+// follow takes the server's cookie and says HELLO again. To an open session a
+// challenge is only a hint: either somebody else has spoken in our name, and then
+// the server goes on answering us, or it has restarted, and then it does not.
+func (d *datagrams) follow(cookie, ours uint64) error {
+	if d.welcomed && cookie != ours && cookie != 0 && d.orphaned() {
+		return errOrphaned
+	}
 	if d.welcomed || cookie == ours || cookie == 0 || d.challenges == maxChallenges {
 		d.counters.Foreign.Add(1)
-		return
+		return nil
 	}
 	d.challenges++
 	d.mu.Lock()
@@ -155,6 +168,7 @@ func (d *datagrams) follow(cookie, ours uint64) {
 	if len(d.hello) > 0 {
 		_ = d.send(d.hello) // if it fails, so will the writer's next
 	}
+	return nil
 }
 
 // restarted looks at a datagram with another cookie than the session's. It may

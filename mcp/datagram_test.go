@@ -206,6 +206,71 @@ func TestAHelloInAnothersNameChangesNothing(t *testing.T) {
 	})
 }
 
+func TestAForgedChallengeDoesNotEndALiveSession(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		up := outbox(t, mcp.OutboxConfig{})
+		near, far := transporttest.Datagrams(transporttest.Weather{Delay: 100 * time.Millisecond})
+		sh, counters := newReceiver(), new(mcp.Counters)
+		spoofed := &spoofing{Conn: near, extra: make(chan []byte, 1)}
+		p := &pair{
+			client: mcp.NewSession(spoofed, mcp.Config{Name: "press-7", Epoch: 1, Outboxes: []*mcp.Outbox{up}, Counters: counters}, mcp.NoHandler{}),
+			server: mcp.NewSession(&gated{Conn: far, gate: mcp.NewGate()}, mcp.Config{Role: mcp.Server, Name: "gw-01", Epoch: 2}, sh),
+		}
+		ctx, stop := context.WithCancel(context.Background())
+		p.stopClient, p.stopServer = stop, stop
+		go p.client.Run(ctx)
+		go p.server.Run(ctx)
+		defer p.stop()
+		for i := range 50 {
+			publishAll(t, up, i+1, i+1)
+			spoofed.extra <- challenge(uint64(666 + i))
+			p.flush(t, up)
+		}
+		<-time.After(10 * time.Second) // silent, and nothing of ours is unacknowledged
+		spoofed.extra <- challenge(6666)
+		publishAll(t, up, 51, 51)
+		p.flush(t, up)
+		if state, err := p.client.State(); state != mcp.Open || !same(sh.payloads(), upTo(51)) || counters.Foreign.Load() < 50 {
+			t.Errorf("%v, %v; got %v; %d are counted", state, err, sh.payloads(), counters.Foreign.Load())
+		}
+	})
+}
+
+func TestAServerThatHasRestartedIsNoticedByItsChallenge(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		near, far := transporttest.Datagrams(transporttest.Weather{})
+		up := outbox(t, mcp.OutboxConfig{})
+		s := mcp.NewSession(near, mcp.Config{Name: "press-7", Epoch: 1, Outboxes: []*mcp.Outbox{up}}, mcp.NoHandler{})
+		ended := make(chan error, 1)
+		go func() { ended <- s.Run(context.Background()) }()
+		if _, err := far.Read(); err != nil {
+			t.Fatal(err)
+		}
+		w := mcp.Welcome{Hello: mcp.Hello{Sender: "gw-01", Epoch: 2, WindowRecords: 60, WindowBytes: 1 << 20}}
+		if err := far.Write(datagram(0, mustFrame(t, 2, mcp.CommandWelcome, w.Append(nil)))); err != nil {
+			t.Fatal(err)
+		}
+		<-s.Opened()
+		publishAll(t, up, 1, 1)
+		defer far.Close()
+		restarted, start := mcp.NewGate(), time.Now()
+		go func() {
+			for {
+				b, err := far.Read()
+				if err != nil {
+					return
+				}
+				reply, _ := restarted.Check(home, b)
+				_ = far.Write(reply)
+			}
+		}()
+		err := <-ended
+		if took := time.Since(start); !errors.Is(err, transport.ErrLost) || !strings.Contains(err.Error(), "restarted") || took < time.Second || took > 5*time.Second {
+			t.Errorf("after %v: %v", took, err)
+		}
+	})
+}
+
 // spoofing is a Conn on which somebody else's datagrams come, too.
 type spoofing struct {
 	transport.Conn
@@ -309,8 +374,12 @@ func TestTheGateLetsInOnlyWhoComesBackWithItsCookie(t *testing.T) {
 			"the same in IPv6":        {netip.MustParseAddrPort("[::ffff:192.0.2.7]:4711"), datagram(cookie, hello), true, false},
 			"another port":            {other, datagram(cookie, hello), false, true},
 			"another cookie":          {home, datagram(cookie+1, hello), false, true},
-			"something else":          {home, datagram(cookie, mustFrame(t, 2, mcp.CommandHeartbeat, nil)), false, false},
-			"more than a HELLO":       {home, datagram(cookie, hello, hello), false, false},
+			"something else":          {home, datagram(cookie, mustFrame(t, 2, mcp.CommandPublish, publishing(0, 1))), false, true},
+			"more than a HELLO":       {home, datagram(cookie, hello, hello), false, true},
+			"what is too short":       {home, datagram(cookie, mustFrame(t, 2, mcp.CommandHeartbeat, nil)), false, false},
+			"a challenge":             {home, challenge(cookie), false, false},
+			"a farewell":              {home, datagram(cookie, mustFrame(t, 2, mcp.CommandClose, make([]byte, 99))), false, false},
+			"noise":                   {home, datagram(cookie, make([]byte, 99)), false, false},
 			"a HELLO that is damaged": {home, datagram(cookie, hello[:len(hello)-1]), false, false},
 			"a HELLO of nobody":       {home, datagram(cookie, mustFrame(t, 2, mcp.CommandHello, nil)), false, false},
 			"nothing":                 {home, nil, false, false},
@@ -321,7 +390,7 @@ func TestTheGateLetsInOnlyWhoComesBackWithItsCookie(t *testing.T) {
 				t.Errorf("%s: %x, %v", name, reply, admit)
 			}
 		}
-		if got := g.Stats(); got != (mcp.GateStats{Challenges: 3, Refusals: 6}) {
+		if got := g.Stats(); got != (mcp.GateStats{Challenges: 5, Refusals: 8}) {
 			t.Errorf("%+v", got)
 		}
 		if _, admit := mcp.NewGate().Check(home, datagram(cookie, hello)); admit {

@@ -13,10 +13,13 @@ import (
 )
 
 // Gate proves the addresses of peers that speak over datagrams before anything
-// is kept for them. A HELLO without the right cookie is answered with the
-// cookie, and with fewer bytes than came; only who has received that answer,
-// and so sits at the address that the HELLO came from, can say HELLO again with
-// it. Anything else from an unproven address is not answered.
+// is kept for them. Who does not say HELLO with the right cookie is answered
+// with that cookie, and with no more bytes than came; only who has received the
+// answer, and so sits at the address that it went to, can say HELLO with it.
+//
+// That goes for every datagram that begins like a frame: a client whose session
+// was lost with the process that held it learns so. Noise is not answered, and
+// neither is ERROR or CLOSE: two gates would answer each other for ever.
 //
 // A cookie is a keyed hash of address and port, so that a flood of HELLOs from
 // invented addresses costs no memory. Its key changes each minute; the one
@@ -50,8 +53,8 @@ func newSecret() (s secret) {
 
 // GateStats counts what a Gate has decided; the numbers only rise.
 type GateStats struct {
-	Challenges uint64 // HELLOs answered with a cookie
-	Refusals   uint64 // datagrams that were no HELLO, not answered
+	Challenges uint64 // datagrams answered with a cookie
+	Refusals   uint64 // others, not answered
 }
 
 // Stats counts since the Gate was made.
@@ -62,24 +65,40 @@ func (g *Gate) Stats() GateStats {
 // Check decides about a datagram from an address without a session. If admit is
 // true, it is a HELLO with the right cookie: it opens a session, and the cookie
 // is the session's. Else reply, unless it is nil, is to be sent to remote; it is
-// shorter than the datagram. The datagram is not kept.
+// not longer than the datagram. The datagram is not kept.
 func (g *Gate) Check(remote netip.AddrPort, datagram []byte) (reply []byte, admit bool) {
-	cookie, hello, ok := parseLoneHello(datagram)
+	version, ok := addressed(datagram)
 	if !ok {
 		g.refusals.Add(1)
 		return nil, false
 	}
 	secrets := g.current(time.Now())
 	good := secrets[0].cookie(remote)
-	if sameCookie(cookie, good) || sameCookie(cookie, secrets[1].cookie(remote)) {
+	if cookie, _, ok := parseLoneHello(datagram); ok &&
+		(sameCookie(cookie, good) || sameCookie(cookie, secrets[1].cookie(remote))) {
 		return nil, true
 	}
-	reply = appendChallenge(nil, good, hello.Version)
-	if len(reply) > len(datagram) { // can't be: a HELLO has a sender and an epoch
+	if reply = appendChallenge(nil, good, version); len(reply) > len(datagram) {
+		g.refusals.Add(1)
 		return nil, false
 	}
 	g.challenges.Add(1)
 	return reply, false
+}
+
+// addressed says whether a datagram may be answered, and in which version: its
+// first frame is whole, as far as the header tells, and ends no session.
+func addressed(datagram []byte) (version uint8, ok bool) {
+	if len(datagram) < cookieSize {
+		return 0, false
+	}
+	frames := datagram[cookieSize:]
+	size, err := frameSize(frames, MaxPayloadV2)
+	if err != nil || size == 0 || size > len(frames) {
+		return 0, false
+	}
+	c := Command(frames[3])
+	return frames[2], c != CommandError && c != CommandClose
 }
 
 // current returns the secrets that count now.

@@ -66,6 +66,8 @@ func (s *Session) handshake(ctx context.Context, f Frame) error {
 // may come again: from a peer that has not heard our WELCOME, whose channels go
 // on as they are, or from one that has restarted, with a new epoch.
 func (s *Session) acceptHello(ctx context.Context, payload []byte) error {
+	s.taking.Lock() // after a peer that was anonymous so far, which may PUBLISH on other streams
+	defer s.taking.Unlock()
 	var hello Hello
 	if err := hello.Unmarshal(payload); err != nil {
 		return err
@@ -90,6 +92,8 @@ func (s *Session) acceptHello(ctx context.Context, payload []byte) error {
 }
 
 func (s *Session) acceptWelcome(ctx context.Context, payload []byte) error {
+	s.taking.Lock() // as in acceptHello
+	defer s.taking.Unlock()
 	var w Welcome
 	if err := w.Unmarshal(payload); err != nil {
 		return err

@@ -121,6 +121,56 @@ func TestARequestEndsWithItsContextThoughThePeerReadsNothing(t *testing.T) {
 	})
 }
 
+func TestAFrameThatTricklesInWithoutAPauseIsRefusedAtTwiceItsTime(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := mcp.NewStreamFramer(0, 10*time.Second)
+		frame, err := mcp.AppendFrame(nil, mcp.Version2, mcp.CommandPublish, make([]byte, 100_000))
+		if err != nil {
+			t.Fatal(err)
+		}
+		begun := time.Now()
+		for n := 1; err == nil && n < len(frame); n++ {
+			<-time.After(time.Millisecond)
+			_, _, err = f.Split(frame[:n], false)
+		}
+		if took := time.Since(begun); !errors.Is(err, mcp.ErrFrameTimeout) || took < 20*time.Second || took > 21*time.Second {
+			t.Errorf("after %v: %v", took, err)
+		}
+	})
+}
+
+func TestAFrameThatArrivedWhileNobodyReadIsTaken(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := mcp.NewStreamFramer(0, 10*time.Second)
+		frame, err := mcp.AppendFrame(nil, mcp.Version2, mcp.CommandPublish, make([]byte, 1000))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range []int{10, 500, len(frame)} { // the queue is full for an hour between two reads
+			_, msg, err := f.Split(frame[:n], false)
+			if err != nil || (msg != nil) != (n == len(frame)) {
+				t.Errorf("%d bytes: %d, %v", n, len(msg), err)
+			}
+			<-time.After(time.Hour)
+		}
+	})
+}
+
+func TestAStrangersFirstFrameIsNoLargerThanAHello(t *testing.T) {
+	f := mcp.NewStreamFramer(1<<20, 0).ExpectHello()
+	large, _ := mcp.AppendFrame(nil, mcp.Version2, mcp.CommandPublish, make([]byte, 200_000))
+	if _, _, err := f.Split(large[:8], false); !errors.Is(err, transport.ErrTooLarge) {
+		t.Errorf("a header that announces 200,000 bytes: %v", err)
+	}
+	f = mcp.NewStreamFramer(1<<20, 0).ExpectHello()
+	hello, _ := mcp.AppendFrame(nil, mcp.Version2, mcp.CommandHello, make([]byte, 100_000))
+	for _, frame := range [][]byte{hello, large} {
+		if _, msg, err := f.Split(frame, false); err != nil || len(msg) != len(frame) {
+			t.Errorf("%d bytes: %v", len(frame), err)
+		}
+	}
+}
+
 func TestAFrameThatTricklesInIsRefusedInTime(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		counters := new(mcp.Counters)

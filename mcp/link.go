@@ -14,6 +14,7 @@ const (
 	resendMax         = time.Minute
 	holeRepeat        = time.Second // a hole is named again after that, before an answer's time was measured
 	maxHoleRepeat     = 3 * time.Second
+	orphanSilence     = time.Second // a server that is silent for so long may have forgotten us
 )
 
 // prepareLink sets up what the Conn needs: datagrams hold frames, and what loses
@@ -26,15 +27,35 @@ func (s *Session) prepareLink() {
 		s.outboxes[o.cfg.Channel] = o
 	}
 	if s.info.MaxMessage > 0 {
-		s.conn = newDatagrams(s.conn, s.cfg.Role, s.cfg.Counters)
+		s.conn = newDatagrams(s.conn, s.cfg.Role, s.cfg.Counters, s.orphaned)
 		if s.cfg.Answers == nil { // a datagram that comes twice must not ask twice
-			s.cfg.Answers = NewAnswers()
+			s.cfg.Answers = newBriefAnswers()
 		}
 	}
 	if !s.info.Reliable {
 		s.pace = newPace(s.info)
 		s.overtaking = newOvertaking(s.info.CharTime > 0)
 	}
+}
+
+// orphaned says whether the peer owes us an answer and is silent. If somebody
+// else then says in its name that it does not know us, that may be the truth.
+func (s *Session) orphaned() bool {
+	silence := s.silence(s.now())
+	if silence < orphanSilence {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if silence >= s.heartbeat+orphanSilence || len(s.calls) > 0 {
+		return true
+	}
+	for _, o := range s.cfg.Outboxes {
+		if o.unsettled() {
+			return true
+		}
+	}
+	return false
 }
 
 // beginLink begins anew with a peer that has introduced itself, perhaps again.

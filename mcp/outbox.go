@@ -368,6 +368,14 @@ func (o *Outbox) inFlight() (records, bytes int) {
 	return o.sent, o.sentBytes
 }
 
+// unsettled says whether records wait for an acknowledgement, or to be sent to
+// get one.
+func (o *Outbox) unsettled() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.count() > 0 && !o.cfg.BestEffort
+}
+
 // progress says whether something is on its way, and whether the receiver has
 // said what is safe.
 func (o *Outbox) progress() (sent, open bool) {

@@ -6,7 +6,7 @@ import "time"
 // permit. The caller holds the session's mu.
 func (w *writer) appendPublishes(version uint8) error {
 	s := w.s
-	if len(s.cfg.Outboxes) == 0 || s.peer.WindowRecords == 0 || len(s.lanes) > 0 {
+	if len(s.cfg.Outboxes) == 0 || s.peer.WindowRecords == 0 {
 		return nil
 	}
 	a := s.allowance(version)
@@ -15,9 +15,12 @@ func (w *writer) appendPublishes(version uint8) error {
 		limit = 1 // a frame at a time, so that nothing urgent waits behind many
 	}
 	for _, bestEffort := range [...]bool{false, true} {
-		for _, o := range s.cfg.Outboxes {
-			if o.cfg.BestEffort != bestEffort {
+		for i, o := range s.cfg.Outboxes {
+			if o.cfg.BestEffort != bestEffort || s.hasLane(i) {
 				continue
+			}
+			if len(s.lanes) > 0 {
+				a = s.share(o)
 			}
 			if err := w.appendFrom(o, version, &a, limit); err != nil {
 				return err

@@ -31,6 +31,7 @@ type Config struct {
 
 	Heartbeat    time.Duration // offered; the shorter of both sides' counts; default 30 s
 	HelloTimeout time.Duration // for the handshake; default 10 s
+	FrameTimeout time.Duration // for a frame that was begun, where the Conn has Streams; default DefaultFrameTimeout
 
 	MaxPayload    int // that we take in version 2, bytes; default DefaultPayload, on a serial line DefaultPayloadSerial
 	WindowRecords int // records that the peer may have on their way to us; default 1024, negative: it may not publish

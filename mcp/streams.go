@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync/atomic"
+	"time"
 
 	"github.com/mcp-edge/edge-agent/transport"
 )
@@ -14,6 +15,12 @@ import (
 // each channel has a stream of its own, so that a lost packet, or a receiver
 // that does not get on, holds up that channel and nothing else. Best effort goes
 // in datagrams. The Conn is left to heartbeats, acknowledgements and requests.
+// A channel for which the peer allows no stream any more goes over the Conn
+// after all.
+
+// openTime is how long a lane waits for the peer to allow a stream. It has said
+// how many it allows in the handshake, so waiting seldom helps.
+const openTime = 250 * time.Millisecond
 
 // lane publishes what is in one Outbox. It has a goroutine, which may be stuck in
 // a Write while others get on.
@@ -23,6 +30,7 @@ type lane struct {
 	wakeup chan struct{}
 	stream transport.Conn // opened for the first PUBLISH
 	buf    []byte
+	moved  atomic.Bool // the peer allows no stream: the Conn's writer sends what is in outbox, and run has ended
 }
 
 // prepareStreams makes the lanes, if the Conn has streams.
@@ -67,17 +75,34 @@ func (s *Session) wakeLanes() {
 	}
 }
 
+// hasLane says whether a lane sends what is in that outbox, and not the Conn's
+// writer.
+func (s *Session) hasLane(outbox int) bool {
+	return len(s.lanes) > 0 && !s.lanes[outbox].moved.Load()
+}
+
 func (l *lane) wake() {
+	if l.moved.Load() {
+		l.s.wake()
+		return
+	}
 	select {
 	case l.wakeup <- struct{}{}:
 	default:
 	}
 }
 
-// run sends until the session ends. The Conn's end ends a Write.
+// run sends until the session ends, or the lane has moved to the Conn. The
+// Conn's end ends a Write.
 func (l *lane) run(ctx context.Context) {
 	for {
-		if err := l.sendAll(ctx); err != nil {
+		err := l.sendAll(ctx)
+		if errors.Is(err, errNoStream) {
+			l.moved.Store(true)
+			l.s.wake()
+			return
+		}
+		if err != nil {
 			l.s.failSending(err)
 			break
 		}
@@ -96,7 +121,7 @@ func (l *lane) run(ctx context.Context) {
 // failSending ends the session over what a lane could not send.
 func (s *Session) failSending(err error) {
 	var e *Error
-	if errors.As(err, &e) || errors.Is(err, errTooLarge) {
+	if errors.As(err, &e) || errors.Is(err, transport.ErrTooLarge) {
 		s.fail(err)
 		return
 	}
@@ -107,13 +132,15 @@ func (s *Session) failSending(err error) {
 func (l *lane) sendAll(ctx context.Context) error {
 	for {
 		datagram, err := l.collect()
-		if err != nil || len(l.buf) == 0 {
+		switch {
+		case errors.Is(err, errWantsStream):
+			err = l.open(ctx)
+		case err != nil || len(l.buf) == 0:
 			return err
-		}
-		if datagram {
+		case datagram:
 			err = l.s.info.Streams.Datagrams().Write(l.buf)
-		} else {
-			err = l.write(ctx)
+		default:
+			err = l.stream.Write(l.buf)
 		}
 		if err != nil {
 			return err
@@ -121,24 +148,35 @@ func (l *lane) sendAll(ctx context.Context) error {
 	}
 }
 
-func (l *lane) write(ctx context.Context) error {
-	if l.stream == nil {
-		var err error
-		if l.stream, err = l.s.info.Streams.Open(ctx); err != nil {
-			return err
-		}
+var (
+	errWantsStream = errors.New("there is something to send, and no stream yet")
+	errNoStream    = errors.New("the peer allows no further stream")
+)
+
+// open opens the stream. That comes before anything is taken out of the outbox,
+// so that a lane that moves has nothing on its way.
+func (l *lane) open(ctx context.Context) (err error) {
+	soon, cancel := context.WithTimeout(ctx, openTime)
+	defer cancel()
+	l.stream, err = l.s.info.Streams.Open(soon)
+	if err == nil {
+		return nil
 	}
-	return l.stream.Write(l.buf)
+	l.stream = nil
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		return errNoStream
+	}
+	return err
 }
 
 // collect takes into buf what the outbox may send now; datagram says that it
-// belongs into one.
+// belongs into one. It fails with errWantsStream where that wants the stream first.
 func (l *lane) collect() (datagram bool, err error) {
 	s := l.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l.buf = l.buf[:0]
-	if s.state != Open || s.end != nil || s.peer.WindowRecords == 0 {
+	if s.state != Open || s.end != nil || s.peer.WindowRecords == 0 || l.outbox.empty() {
 		return false, nil
 	}
 	limit, payload := maxWrite, s.peerPayload(uint8(s.version.Load()))
@@ -146,6 +184,9 @@ func (l *lane) collect() (datagram bool, err error) {
 		if room := s.datagramRoom(); l.outbox.fitsInto(room) {
 			limit, payload, datagram = 1, room, true
 		}
+	}
+	if !datagram && l.stream == nil {
+		return false, errWantsStream
 	}
 	for len(l.buf) < limit {
 		var b batch
@@ -187,6 +228,13 @@ func (s *Session) datagramRoom() int {
 	return min(datagrams.Info().MaxMessage-maxOverhead, s.peerPayload(uint8(s.version.Load())))
 }
 
+// empty says whether nothing is kept.
+func (o *Outbox) empty() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.count() == 0
+}
+
 // fitsInto says whether a PUBLISH with the first record kept has a payload of at
 // most so many bytes.
 func (o *Outbox) fitsInto(payload int) bool {
@@ -199,7 +247,7 @@ func (o *Outbox) fitsInto(payload int) bool {
 func (s *Session) acceptStreams(ctx context.Context) {
 	var open, unfinished atomic.Int64
 	for {
-		framer := &sharedFramer{StreamFramer: NewStreamFramer(s.cfg.MaxPayload, 0), all: &unfinished, limit: int64(s.cfg.WindowBytes + s.cfg.MaxPayload)}
+		framer := &sharedFramer{StreamFramer: NewStreamFramer(s.cfg.MaxPayload, s.cfg.FrameTimeout), all: &unfinished, limit: int64(s.cfg.WindowBytes + s.cfg.MaxPayload)}
 		stream, err := s.info.Streams.Accept(ctx, framer)
 		if err != nil {
 			return // the Conn ends too, and its reader says why

@@ -74,7 +74,7 @@ func NewLane(name string, link Link, polls []Poll, cfg Config, log *slog.Logger)
 	l := &Lane{
 		name: name, link: link, cfg: cfg.withDefaults(), log: log.With("link", name),
 		devices: make(map[string]*device),
-		status:  Status{Link: name, State: Opening},
+		status:  Status{Link: name, State: Opening, Reason: "the first attempt to open it is under way", Since: time.Now()},
 	}
 	l.opening = backoff{min: l.cfg.ReopenMin, max: l.cfg.ReopenMax}
 	l.agenda = newAgenda(len(polls))
@@ -199,7 +199,7 @@ func (l *Lane) serve(ctx, work context.Context) {
 	for ctx.Err() == nil {
 		select {
 		case <-lost:
-			l.lost("it was closed or unplugged at the other end")
+			l.lost(transport.Lost(errors.New("it was closed or unplugged at the other end")))
 			return
 		default:
 		}
@@ -353,12 +353,13 @@ func (l *Lane) lostDuring(work context.Context, r *round, err error) {
 		l.refused(r, err)
 		l.close(work, r, err)
 	}
-	l.lost(err.Error())
+	l.lost(err)
 }
 
-func (l *Lane) lost(reason string) {
+func (l *Lane) lost(err error) {
+	reason := happened(err)
 	l.setState(Down, reason)
-	l.log.Warn("link is lost, opening it again", "reason", reason)
+	l.log.Warn("link is lost, opening it again", "reason", reason, "error", err)
 }
 
 // close ends a round and puts the poll's next one on the agenda.

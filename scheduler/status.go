@@ -2,8 +2,12 @@ package scheduler
 
 import (
 	"cmp"
+	"errors"
 	"slices"
+	"strings"
 	"time"
+
+	"github.com/mcp-edge/edge-agent/transport"
 )
 
 // State of a link.
@@ -21,7 +25,7 @@ type Status struct {
 	Link   string    `json:"link"`
 	State  State     `json:"state"`
 	Reason string    `json:"reason,omitempty"` // why it is not up, in words
-	Since  time.Time `json:"since"`            // of State
+	Since  time.Time `json:"since,omitzero"`   // of State
 
 	Rounds       uint64 `json:"rounds"`       // polls done
 	Skipped      uint64 `json:"skipped"`      // polls left out because they came too late
@@ -46,6 +50,31 @@ type DeviceStatus struct {
 	NextTry  time.Time `json:"next_try,omitzero"`  // when it is probed next
 	LastGood time.Time `json:"last_good,omitzero"` // its last answer
 	Timeouts uint64    `json:"timeouts"`
+}
+
+// happened is what an error tells of the line, without where it was met: that is
+// for the log. A status begins with what somebody can do something about.
+func happened(err error) string {
+	for inner := err; inner != nil; inner = lostWithin(inner) {
+		err = inner
+	}
+	return strings.TrimPrefix(err.Error(), transport.ErrLost.Error()+": ")
+}
+
+// lostWithin is the error of class ErrLost that err wraps; nil if err says best
+// what was lost.
+func lostWithin(err error) error {
+	wrapped := []error{errors.Unwrap(err)}
+	var several interface{ Unwrap() []error }
+	if wrapped[0] == nil && errors.As(err, &several) {
+		wrapped = several.Unwrap()
+	}
+	for _, e := range wrapped {
+		if errors.Is(e, transport.ErrLost) && e.Error() != transport.ErrLost.Error() {
+			return e
+		}
+	}
+	return nil
 }
 
 // Status may be called at any time.

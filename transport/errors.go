@@ -25,6 +25,9 @@ var (
 	ErrTooLarge = errors.New("message too large")
 	// ErrPermanent marks an error that trying again soon can't mend.
 	ErrPermanent = errors.New("permanent")
+	// ErrHandshake marks, beside its class, the end of a connection on which TLS
+	// or DTLS came to no agreement.
+	ErrHandshake = errors.New("handshake failed")
 )
 
 // Permanent marks err as one that trying again soon can't mend: a device file
@@ -33,12 +36,24 @@ func Permanent(err error) error {
 	if err == nil {
 		return nil
 	}
-	return permanent{err}
+	return marked{err, ErrPermanent}
 }
 
-type permanent struct{ error }
+// Handshake marks err, which reads as before, as what a handshake failed of:
+// errors.Is finds both err and ErrHandshake.
+func Handshake(err error) error {
+	if err == nil {
+		return nil
+	}
+	return marked{err, ErrHandshake}
+}
 
-func (p permanent) Unwrap() []error { return []error{p.error, ErrPermanent} }
+type marked struct {
+	error
+	mark error
+}
+
+func (m marked) Unwrap() []error { return []error{m.error, m.mark} }
 
 // Lost wraps the cause of a lost connection. errors.Is finds ErrLost, and
 // never the cause: a library's error may unwrap to net.ErrClosed although the

@@ -29,8 +29,8 @@ type Conn interface {
 	// next Read looks for the next message.
 	Read() ([]byte, error)
 
-	// Write sends one message (on a stream also several, back to back, or none,
-	// which finishes the handshake of an accepted Conn). It
+	// Write sends one message (on a stream also several, back to back). On an
+	// accepted Conn nil is no message: it only finishes the handshake. Write
 	// returns when the bytes have been handed to the operating system; on a
 	// serial line when they have left the UART, so that a time-out started then
 	// does not count the sending. After any error it is unknown how much was

@@ -101,6 +101,7 @@ func (s sampler) listener(l Listener) {
 	s.gauge("edge_agent_listener_handshakes", "Connections whose peer has not said who it is.", float64(l.Handshakes), "listener", l.Name)
 	s.counter("edge_agent_listener_accepted_total", "Connections accepted, with those refused afterwards.", l.Accepted, "listener", l.Name)
 	s.counter("edge_agent_listener_reconnects_total", "Connections of peers that had been here.", l.Reconnects, "listener", l.Name)
+	s.counter("edge_agent_listener_replaced_total", "Sessions whose sender has connected anew.", l.Replaced, "listener", l.Name)
 	s.counter("edge_agent_listener_bad_frames_total", "Frames that were none.", l.BadFrames, "listener", l.Name)
 	s.counter("edge_agent_listener_records_total", "Records published.", l.Records, "listener", l.Name)
 	s.counter("edge_agent_listener_repeats_total", "Records that came again and were dropped.", l.Repeats, "listener", l.Name)

@@ -55,11 +55,13 @@ type Link struct {
 
 // Session is a conversation in MCP.
 type Session struct {
-	State      string    `json:"state"`            // "CONNECTING", "OPEN", "CLOSING", "CLOSED"
-	Reason     string    `json:"reason,omitempty"` // why the session before has ended
-	Since      time.Time `json:"since,omitzero"`   // it has been open, or gone
-	Peer       string    `json:"peer,omitempty"`   // what the other side calls itself
-	Reconnects uint64    `json:"reconnects"`       // sessions after the first
+	State      string    `json:"state"`              // "CONNECTING", "OPEN", "CLOSING", "CLOSED"
+	Reason     string    `json:"reason,omitempty"`   // why the session before has ended
+	Since      time.Time `json:"since,omitzero"`     // it has been open, or gone
+	Peer       string    `json:"peer,omitempty"`     // what the other side calls itself
+	Remote     string    `json:"remote,omitempty"`   // where it is
+	Identity   string    `json:"identity,omitempty"` // the names in its certificate
+	Reconnects uint64    `json:"reconnects"`         // sessions after the first
 }
 
 // Listener is a [[listen]].
@@ -70,6 +72,7 @@ type Listener struct {
 	Handshakes  int    `json:"handshakes"` // of them, whose peer has not said who it is
 	Accepted    uint64 `json:"accepted"`   // connections, with those refused
 	Reconnects  uint64 `json:"reconnects"` // of peers that had been here
+	Replaced    uint64 `json:"replaced"`   // sessions whose sender has connected anew
 	BadFrames   uint64 `json:"bad_frames"`
 	Records     uint64 `json:"records"`
 	Repeats     uint64 `json:"repeats"` // records that were there already

@@ -24,6 +24,8 @@ func mcpEvents(s mcp.LinkStats) map[string]uint64 {
 	return map[string]uint64{
 		"publishes": s.Publishes, "records": s.Records, "repeats": s.Repeats, "holes": s.Holes,
 		"bad_frames": s.BadFrames + s.Resync.BadFrames, "skipped_bytes": s.Resync.SkippedBytes, "ignored_frames": s.Resync.Ignored,
+		"lost": s.Lost, "foreign_datagrams": s.Foreign, "hello_timeouts": s.HelloTimeouts, "frame_timeouts": s.FrameTimeouts,
+		"heartbeats_missed": s.HeartbeatsMissed, "window_exceeded": s.WindowExceeded,
 	}
 }
 
@@ -46,5 +48,5 @@ func dialinEvents(s dialin.Stats) map[string]uint64 {
 
 // sessionOf is what an operator sees of the session with an MCP device.
 func sessionOf(s mcp.LinkStats) *admin.Session {
-	return &admin.Session{State: s.State.String(), Reason: s.Reason, Since: s.Since, Peer: s.Sender, Reconnects: s.Reconnects}
+	return &admin.Session{State: s.State.String(), Reason: s.Reason, Since: s.Since, Peer: s.Sender, Remote: s.Remote, Identity: s.Identity, Reconnects: s.Reconnects}
 }

@@ -76,7 +76,7 @@ func (a *Agent) buildDialin(c *config.Link) (dialer, error) {
 		}
 	}
 	d := dialin.New(dialin.Config{
-		Endpoint: c.Transport + " " + c.Address + " (the device calls)", Remote: remote, Log: a.log.With("link", c.Name),
+		Endpoint: c.Transport + " " + c.Address, Remote: remote, Log: a.log.With("link", c.Name),
 		Listen: func(ctx context.Context, framers func() transport.Framer) (transport.Listener, error) {
 			return listen(ctx, c.Transport, c.Address, c.UDP, framers, secure, nil)
 		},

@@ -101,7 +101,7 @@ func (l *listener) state() admin.Listener {
 	s := l.server.Stats()
 	return admin.Listener{
 		Name: l.name, Endpoint: l.socket.Endpoint(), Connections: s.Connections, Handshakes: s.Handshakes,
-		Accepted: s.Accepted, Reconnects: s.Reconnects, BadFrames: s.BadFrames, Records: s.Records, Repeats: s.Repeats,
+		Accepted: s.Accepted, Reconnects: s.Reconnects, Replaced: s.Replaced, BadFrames: s.BadFrames, Records: s.Records, Repeats: s.Repeats,
 		Holes: s.Holes, Lost: s.Lost, Refused: l.refused(s),
 	}
 }
@@ -116,7 +116,7 @@ func (l *listener) refused(s mcp.Stats) map[string]uint64 {
 		"window": r.WindowExceeded, "max_buffered": r.BufferExceeded, "max_requests": r.Requests,
 		"rate_slowed": r.RateSlowed, "rate": r.RateExceeded,
 		"unauthorized": r.Unauthorized, "token_expired": r.TokenExpired, "not_allowed": r.NotAllowed,
-		"handshake_failed": r.HandshakesFailed, "bad_payload": r.BadPayloads, "out_of_place": r.OutOfPlace,
+		"tls": r.Handshake, "handshake_failed": r.HandshakesFailed, "bad_payload": r.BadPayloads, "out_of_place": r.OutOfPlace,
 	}
 	if datagrams, ok := l.socket.(*udp.Listener); ok {
 		d := datagrams.Stats()
@@ -124,6 +124,11 @@ func (l *listener) refused(s mcp.Stats) map[string]uint64 {
 		reasons["datagram_overflow"] = d.Overflow + d.Backlog
 		reasons["address_unproven"] = s.Unproven + d.Unproven
 		reasons["address_challenged"] = s.Challenges
+	}
+	if l, ok := l.socket.(*quic.Listener); ok {
+		q := l.Stats()
+		reasons["quic_handshakes"] = q.Refused + q.Failed
+		reasons["address_challenged"] = q.Challenged
 	}
 	return reasons
 }

@@ -24,7 +24,7 @@ type Listen func(ctx context.Context, framers func() transport.Framer) (transpor
 // Config of a Dialer.
 type Config struct {
 	Listen   Listen
-	Endpoint string     // for logs and errors: "tcp 0.0.0.0:5502 (waiting for a call)"
+	Endpoint string     // for logs and errors: "tcp 0.0.0.0:5502"
 	Remote   netip.Addr // only this address may call; the zero Addr: everybody may
 	Log      *slog.Logger
 }
@@ -47,6 +47,7 @@ const (
 type Dialer struct {
 	cfg        Config
 	handshakes chan struct{} // a slot for each caller that is proving who it is
+	patience   time.Duration // handshakeTime
 
 	opening sync.Mutex // held by the one Dial that opens the Listener
 
@@ -60,6 +61,8 @@ type Dialer struct {
 	stop     context.CancelFunc
 	running  sync.WaitGroup
 	stats    Stats
+
+	strangers, crowds, unproven complaint
 }
 
 var _ transport.Dialer = (*Dialer)(nil)
@@ -67,14 +70,21 @@ var _ transport.Dialer = (*Dialer)(nil)
 // Stats of a Dialer; the numbers only rise.
 type Stats struct {
 	Calls    uint64 // of the device
-	Foreign  uint64 // callers hung up on: from another address, or without a good certificate
+	Foreign  uint64 // callers hung up on: from another address, without a good certificate, or replayed
 	Busy     uint64 // callers hung up on because too many were proving who they are
 	Replaced uint64 // connections closed because the device called again
 }
 
 // New makes a Dialer; it opens nothing.
 func New(cfg Config) *Dialer {
-	return &Dialer{cfg: cfg, handshakes: make(chan struct{}, maxHandshakes), arrived: make(chan struct{})}
+	d := &Dialer{
+		cfg: cfg, handshakes: make(chan struct{}, maxHandshakes), patience: handshakeTime,
+		arrived: make(chan struct{}),
+	}
+	for _, c := range []*complaint{&d.strangers, &d.crowds, &d.unproven} {
+		c.sometimes.Interval = complaintEvery
+	}
+	return d
 }
 
 // Endpoint implements transport.Dialer.
@@ -104,10 +114,20 @@ func (d *Dialer) Dial(ctx context.Context, f transport.Framer) (transport.Conn, 
 		select {
 		case <-arrived:
 		case <-ctx.Done():
-			return nil, fmt.Errorf("%s: the device has not called: %w", d.cfg.Endpoint, ctx.Err())
+			return nil, waits{d.cfg.Endpoint, ctx.Err()}
 		}
 	}
 }
+
+// waits is the end of a Dial before the device has called, which is no fault of
+// ours: who reads it looks at the device.
+type waits struct {
+	endpoint string
+	cause    error
+}
+
+func (w waits) Error() string { return "waits for the device to call on " + w.endpoint }
+func (w waits) Unwrap() error { return w.cause }
 
 // open opens the listener unless it is open.
 func (d *Dialer) open(ctx context.Context) error {
@@ -192,23 +212,25 @@ func pause(ctx context.Context, d time.Duration) {
 // receive lets a caller prove who it is, and takes it in.
 func (d *Dialer) receive(ctx context.Context, conn transport.Conn, f *framer) {
 	if !d.mayCall(conn.Info().Remote) {
+		d.complain(&d.strangers, conn, "a caller from another address is hung up on", "expected", d.cfg.Remote)
 		d.hangUp(conn, &d.stats.Foreign)
 		return
 	}
 	select {
 	case d.handshakes <- struct{}{}:
 	default:
+		d.complain(&d.crowds, conn, "a caller is hung up on: too many are proving who they are", "most", maxHandshakes)
 		d.hangUp(conn, &d.stats.Busy)
 		return
 	}
 	d.running.Go(func() {
 		defer func() { <-d.handshakes }()
 		stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
-		err := shakeHands(conn)
+		err := shakeHands(ctx, conn, d.patience)
 		switch {
 		case !stop(): // we are closing
 		case err != nil:
-			d.cfg.Log.Info("a caller has not proven who it is", "endpoint", d.cfg.Endpoint, "remote", conn.Info().Remote, "error", err)
+			d.complain(&d.unproven, conn, "a caller has not proven who it is and is hung up on", "error", err)
 			d.hangUp(conn, &d.stats.Foreign)
 		default:
 			d.accept(conn, f)
@@ -216,20 +238,30 @@ func (d *Dialer) receive(ctx context.Context, conn transport.Conn, f *framer) {
 	})
 }
 
-// shakeHands finishes the handshake, if the transport has one: to write nothing
-// is enough. Where messages are datagrams that would be one.
-func shakeHands(conn transport.Conn) error {
-	if conn.Info().MaxMessage > 0 {
-		return nil
-	}
-	if err := conn.SetWriteDeadline(time.Now().Add(handshakeTime)); err != nil {
+// shakeHands finishes the handshake, if the transport has one, and waits until
+// the caller is known to be there: a replay of what the device once said must
+// not take its line over.
+func shakeHands(ctx context.Context, conn transport.Conn, patience time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	until, _ := ctx.Deadline()
+	if err := conn.SetWriteDeadline(until); err != nil {
 		return err
 	}
 	if err := conn.Write(nil); err != nil {
 		return err
 	}
+	if confirmed := conn.Info().Confirmed; confirmed != nil {
+		select {
+		case <-confirmed:
+		case <-ctx.Done():
+			return errReplay
+		}
+	}
 	return conn.SetWriteDeadline(time.Time{})
 }
+
+var errReplay = errors.New("the handshake was begun and not finished: it may be a replay")
 
 func (d *Dialer) hangUp(conn transport.Conn, counter *uint64) {
 	d.mu.Lock()
@@ -252,6 +284,9 @@ func (d *Dialer) accept(conn transport.Conn, f *framer) {
 	d.waiting, d.current = &call{Conn: conn, dialer: d, framer: f}, nil
 	d.announce()
 	d.mu.Unlock()
+	if len(old) == 0 {
+		d.cfg.Log.Info("the device has called", "endpoint", d.cfg.Endpoint, "remote", conn.Info().Remote)
+	}
 	for _, c := range old {
 		d.cfg.Log.Info("the device has called again: its older connection is closed", "endpoint", d.cfg.Endpoint,
 			"remote", conn.Info().Remote, "before", c.Info().Remote)

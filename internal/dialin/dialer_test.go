@@ -27,13 +27,21 @@ func framing() transport.Framer { return &transporttest.LengthFramer{} }
 // been called.
 func newDialer(t *testing.T, remote netip.Addr, secure transport.TLS) (d *Dialer, address <-chan string) {
 	t.Helper()
+	return newDialerOn(t, "tcp", remote, func(ctx context.Context, framers func() transport.Framer) (transport.Listener, error) {
+		return tcp.Listen(ctx, "127.0.0.1:0", framers, secure)
+	})
+}
+
+// newDialerOn is newDialer for any transport.
+func newDialerOn(t *testing.T, network string, remote netip.Addr, listen Listen) (d *Dialer, address <-chan string) {
+	t.Helper()
 	bound := make(chan string, 1)
 	d = New(Config{
-		Endpoint: "tcp (waiting for a call)", Remote: remote, Log: slog.New(slog.DiscardHandler),
+		Endpoint: network + " 127.0.0.1", Remote: remote, Log: slog.New(slog.DiscardHandler),
 		Listen: func(ctx context.Context, framers func() transport.Framer) (transport.Listener, error) {
-			l, err := tcp.Listen(ctx, "127.0.0.1:0", framers, secure)
+			l, err := listen(ctx, framers)
 			if err == nil {
-				bound <- strings.TrimPrefix(l.Endpoint(), "tcp ")
+				bound <- strings.TrimPrefix(l.Endpoint(), network+" ")
 			}
 			return l, err
 		},
@@ -264,7 +272,7 @@ func TestDialFailsWhenNobodyCallsInTime(t *testing.T) {
 	d, _ := newDialer(t, netip.Addr{}, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
-	if _, err := d.Dial(ctx, framing()); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "not called") {
+	if _, err := d.Dial(ctx, framing()); !errors.Is(err, context.DeadlineExceeded) || err.Error() != "waits for the device to call on tcp 127.0.0.1" {
 		t.Errorf("got %v", err)
 	}
 }

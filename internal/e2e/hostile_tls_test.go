@@ -51,8 +51,8 @@ func openSSL(t *testing.T, address string, options ...string) (said string, err 
 	return string(out), err
 }
 
-// handshakeFailed counts connections that ended before their peer said who it is.
-var handshakeFailed = rise{refusedFor("handshake_failed"), 1}
+// handshakeFailed counts connections whose handshake failed.
+var handshakeFailed = rise{refusedFor("tls"), 1}
 
 func TestAGoodDeviceOnTLSDoesNotFeelAttacks(t *testing.T) {
 	ca := transporttest.NewCA(t)
@@ -63,7 +63,7 @@ func TestAGoodDeviceOnTLSDoesNotFeelAttacks(t *testing.T) {
 	}{
 		{
 			"tcp", func(address string) transport.Dialer { return tcp.NewDialer(address, ca.Client("good")) },
-			ordeal{attack: "handshakes with a foreign certificate", counts: []rise{{refusedFor("handshake_failed"), 100}}},
+			ordeal{attack: "handshakes with a foreign certificate", counts: []rise{{refusedFor("tls"), 100}}},
 		},
 		{
 			"udp", func(address string) transport.Dialer {
@@ -73,7 +73,7 @@ func TestAGoodDeviceOnTLSDoesNotFeelAttacks(t *testing.T) {
 		},
 		{
 			"quic", func(address string) transport.Dialer { return quic.NewDialer(address, ca.Client("good")) },
-			ordeal{attack: "QUIC handshakes with a foreign certificate", counts: []rise{{refusedFor("handshake_failed"), 50}}},
+			ordeal{attack: "QUIC handshakes with a foreign certificate", counts: []rise{{refusedFor("tls"), 50}}},
 		},
 		{
 			"quic", func(address string) transport.Dialer { return quic.NewDialer(address, ca.Client("good")) },

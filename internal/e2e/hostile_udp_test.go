@@ -56,10 +56,11 @@ func TestAForgedAddressGetsNoMoreThanWasSentInItsNameAndNoSession(t *testing.T) 
 		{"HELLO in version 1", datagram(0, oldHello), challenged},
 		{"a long HELLO", datagram(0, helloFrame("forged", string(make([]byte, 1000)))), challenged},
 		{"HELLO without what it needs", datagram(0, frame(mcp.CommandHello, nil)), unproven},
-		{"HELLO and PUBLISH", datagram(0, hello, publishFrame("forged")), unproven},
-		{"PUBLISH", datagram(rand.Uint64(), publishFrame("forged")), unproven},
+		{"HELLO and PUBLISH", datagram(0, hello, publishFrame("forged")), challenged},
+		{"PUBLISH", datagram(rand.Uint64(), publishFrame("forged")), challenged},
 		{"HEARTBEAT", datagram(0, frame(mcp.CommandHeartbeat, nil)), unproven},
-		{"REQUEST", datagram(0, frame(mcp.CommandRequest, []byte{8, 1})), unproven},
+		{"REQUEST", datagram(0, frame(mcp.CommandRequest, []byte{8, 1})), challenged},
+		{"ERROR", datagram(0, frame(mcp.CommandError, []byte{8, 9})), unproven},
 		{"a cookie alone", datagram(0), unproven},
 		{"nothing", nil, unproven},
 		{"noise", noise(1200), unproven},
@@ -138,7 +139,7 @@ func TestReplayedAndReorderedDatagramsStoreNothingTwice(t *testing.T) {
 	const records = 1000
 	a, address, out := plant(t, "udp", "")
 	counted := a.risen(
-		rise{"edge_agent_listener_repeats_total", 10}, rise{"edge_agent_listener_holes_total", 1}, rise{refusedFor("address_unproven"), 10},
+		rise{"edge_agent_listener_repeats_total", 10}, rise{"edge_agent_listener_holes_total", 1}, rise{refusedFor("address_challenged"), 10},
 	)
 	d, err := mcpdevice.New(mcpdevice.Config{
 		Publisher: mcp.PublisherConfig{

@@ -13,6 +13,7 @@
 local mcp = Proto("edge_mcp", "Message Communication Protocol (edge-agent)")
 
 local HEADER, COOKIE, MAGIC = 8, 8, 0x4D43
+local HELLO_EXPECTED = 9
 local MAX_PAYLOAD = { [1] = 1024, [2] = 16777216 }
 
 local commands = {
@@ -41,7 +42,7 @@ local f = {
   epoch = ProtoField.uint64("edge_mcp.epoch", "Epoch", base.HEX),
   token = ProtoField.none("edge_mcp.token", "Token (not shown)"),
   software = ProtoField.string("edge_mcp.software", "Software"),
-  versions = ProtoField.bytes("edge_mcp.versions", "Versions"),
+  versions = ProtoField.string("edge_mcp.versions", "Versions"),
   heartbeat = ProtoField.uint32("edge_mcp.heartbeat_ms", "Heartbeat, ms"),
   channel = ProtoField.string("edge_mcp.channel", "Channel"),
   deduplicates = ProtoField.bool("edge_mcp.deduplicates", "Deduplicates requests"),
@@ -54,7 +55,8 @@ local f = {
   resend_to = ProtoField.uint64("edge_mcp.resend_to", "Send again up to"),
 
   previous = ProtoField.uint64("edge_mcp.previous", "Number before the first"),
-  numbers = ProtoField.bytes("edge_mcp.numbers", "Numbers"),
+  numbers = ProtoField.string("edge_mcp.numbers", "Numbers"),
+  repeated = ProtoField.bool("edge_mcp.repeated", "Numbers that came before"),
   best_effort = ProtoField.bool("edge_mcp.best_effort", "Best effort"),
   record = ProtoField.none("edge_mcp.record", "Record"),
   device = ProtoField.string("edge_mcp.device", "Device"),
@@ -164,14 +166,39 @@ local function each_field(buf, visit)
   return true
 end
 
+-- read_packed returns the varints of a packed field.
+local function read_packed(range)
+  local list, buf, at, value = {}, range:tvb(), 0, nil
+  while at and at < buf:len() do
+    value, at = read_varint(buf, at)
+    table.insert(list, value)
+  end
+  return list
+end
+
+local function join(list, most)
+  local words = {}
+  for i = 1, math.min(#list, most) do words[i] = tostring(list[i]) end
+  if #list > most then table.insert(words, "…") end
+  return table.concat(words, ", ")
+end
+
+-- The wire type that each kind of field has; a field with another one is unknown.
+local wires = {
+  number = 0, wide = 0, truth = 0, zigzag = 0, little = 1, nanoseconds = 1, little4 = 5,
+  text = 2, bytes = 2, hidden = 2, list = 2,
+}
+
 -- What adds a field to the tree, by its kind.
 local add = {}
-function add.text(tree, field, _, range) return tree:add(field, range) end
+function add.text(tree, field, _, range) return tree:add(field, range, range:string(ENC_UTF_8)) end
+function add.list(tree, field, _, range) return tree:add(field, range, join(read_packed(range), 64)) end
 function add.bytes(tree, field, _, range) return tree:add(field, range) end
-function add.number(tree, field, value, range) return tree:add(field, range, value:tonumber()) end
+function add.number(tree, field, value, range) return tree:add(field, range, value:lower()) end
 function add.wide(tree, field, value, range) return tree:add(field, range, value) end
 function add.truth(tree, field, value, range) return tree:add(field, range, value ~= UInt64(0)) end
 function add.little(tree, field, _, range) return tree:add_le(field, range) end
+add.little4 = add.little
 function add.hidden(tree, field, _, range) return tree:add(field, range) end
 function add.nanoseconds(tree, field, _, range)
   local ns = range:le_int64()
@@ -191,12 +218,12 @@ message.position = {
 }
 message.hello = {
   [1] = { "text", f.sender }, [2] = { "little", f.epoch }, [3] = { "hidden", f.token }, [4] = { "text", f.software },
-  [5] = { "bytes", f.versions }, [6] = { "number", f.heartbeat }, [7] = { "text", f.channel }, [8] = { "truth", f.deduplicates },
+  [5] = { "list", f.versions }, [6] = { "number", f.heartbeat }, [7] = { "text", f.channel }, [8] = { "truth", f.deduplicates },
   [9] = { "number", f.max_payload }, [10] = { "number", f.window_records }, [11] = { "number", f.window_bytes },
   [16] = { message.position, f.position },
 }
 message.point = {
-  [1] = { "text", f.name }, [2] = { "little", f.double }, [3] = { "little", f.float }, [4] = { "zigzag", f.int },
+  [1] = { "text", f.name }, [2] = { "little", f.double }, [3] = { "little4", f.float }, [4] = { "zigzag", f.int },
   [5] = { "wide", f.uint }, [6] = { "truth", f.bool }, [7] = { "text", f.text }, [8] = { "text", f.unit }, [9] = { "text", f.bad },
 }
 message.record = {
@@ -205,7 +232,7 @@ message.record = {
   [9] = { "bytes", f.gap }, [10] = { "text", f.agent }, [11] = { "little", f.epoch }, [12] = { "wide", f.seq }, [13] = { "number", f.part },
 }
 message.publish = {
-  [1] = { "text", f.channel }, [2] = { "wide", f.previous }, [3] = { "bytes", f.numbers }, [4] = { message.record, f.record },
+  [1] = { "text", f.channel }, [2] = { "wide", f.previous }, [3] = { "list", f.numbers }, [4] = { message.record, f.record },
   [5] = { "truth", f.best_effort },
 }
 message.ack = { [1] = { message.position, f.position } }
@@ -221,33 +248,127 @@ local payloads = {
   [3] = message.hello, [4] = message.hello, [5] = message.publish, [6] = message.ack,
   [7] = message.request, [8] = message.response, [9] = message.ending, [10] = message.ending,
 }
--- What tells frames apart in the list of packets, by command.
-local summary = {
-  [3] = { [1] = "" }, [4] = { [1] = "" }, [5] = { [1] = "" }, [7] = { [2] = "" },
-}
 
 local function dissect_message(buf, description, tree, note)
   local good = each_field(buf, function(number, wire, value, range)
-    local entry = description[number]
-    if not entry then
-      if range then tree:add(f.unknown, range) end
-      return
-    end
-    local kind, field = entry[1], entry[2]
-    if type(kind) == "table" then
+    local kind, field = table.unpack(description[number] or {})
+    if type(kind) == "table" and wire == 2 then
       local item = tree:add(field, range or buf(0, 0))
       if range then dissect_message(range:tvb(), kind, item) end
-      return
+    elseif range and wires[kind] == wire then
+      local item = add[kind](tree, field, value, range)
+      if note then note(number, value, item) end
+    elseif range then
+      tree:add(f.unknown, range)
     end
-    if not range or (kind == "number" or kind == "wide" or kind == "truth" or kind == "zigzag") ~= (wire == 0) then
-      if range then tree:add(f.unknown, range) end
-      return
-    end
-    local item = add[kind](tree, field, value, range)
-    if note then note(number, value, range, item) end
   end)
   if not good then tree:add_proto_expert_info(malformed) end
 end
+
+-- read_message returns {field number: value}: a string for text, a list for what is
+-- packed, a list of ranges for messages, which may be repeated.
+local function read_message(buf, description)
+  local values = {}
+  each_field(buf, function(number, wire, value, range)
+    local kind = (description[number] or {})[1]
+    if type(kind) == "table" and wire == 2 then
+      values[number] = values[number] or {}
+      table.insert(values[number], range or false)
+    elseif range and wires[kind] == wire then
+      values[number] = kind == "text" and range:string(ENC_UTF_8) or kind == "list" and read_packed(range)
+        or kind == "number" and value:lower() or value or range
+    end
+  end)
+  return values
+end
+
+-- The list of packets ----------------------------------------------------------------
+
+-- Packets are dissected in order once, and then in any order: what was repeated is
+-- found out the first time.
+local seen = {} -- by direction: {epoch, {channel and number: true}}
+local repeats = {} -- by packet, channel and first number
+
+function mcp.init() seen, repeats = {}, {} end
+
+local function direction(pinfo)
+  local key = tostring(pinfo.src) .. " " .. pinfo.src_port .. " " .. tostring(pinfo.dst) .. " " .. pinfo.dst_port
+  seen[key] = seen[key] or { epoch = "", numbers = {} }
+  return seen[key]
+end
+
+local function is_repeated(pinfo, channel, numbers)
+  local key = pinfo.number .. " " .. channel .. " " .. tostring(numbers[1])
+  if not pinfo.visited then
+    local before = direction(pinfo).numbers
+    for _, number in ipairs(numbers) do
+      local place = channel .. " " .. tostring(number)
+      repeats[key] = repeats[key] or before[place]
+      before[place] = true
+    end
+  end
+  return repeats[key]
+end
+
+-- What is said of a frame, by command.
+local describe = {}
+
+describe[3] = function(m, pinfo)
+  local from, epoch = direction(pinfo), tostring(m[2] or "")
+  if not pinfo.visited and from.epoch ~= epoch then from.epoch, from.numbers = epoch, {} end
+  return m[1]
+end
+describe[4] = describe[3]
+
+describe[5] = function(m, pinfo, tree)
+  local channel, numbers = m[1] or "", m[3]
+  if not numbers then
+    local number = m[2] or UInt64(0)
+    numbers = {}
+    for i = 1, #(m[4] or {}) do
+      number = number + UInt64(1)
+      numbers[i] = number
+    end
+  end
+  local words = channel
+  if #numbers > 0 then words = words .. " " .. tostring(numbers[1]) end
+  if #numbers > 1 then words = words .. "–" .. tostring(numbers[#numbers]) end
+  if m[5] and m[5] ~= UInt64(0) then return words .. " best effort" end
+  if #numbers > 0 and is_repeated(pinfo, channel, numbers) then
+    tree:add(f.repeated, true):set_generated()
+    words = words .. " [repeated]"
+  end
+  return words
+end
+
+describe[6] = function(m)
+  local words, before, holes = {}, nil, 0
+  for _, range in ipairs(m[1] or {}) do
+    local p = range and read_message(range:tvb(), message.position) or {}
+    local channel = p[1] or ""
+    if channel ~= before then
+      table.insert(words, channel .. " ≤ " .. tostring(p[2] or 0))
+      before, holes = channel, 0
+    end
+    if p[3] and p[3] ~= UInt64(0) then
+      holes = holes + 1
+      local to = p[4] and p[4] ~= UInt64(0) and tostring(p[4]) or ""
+      if holes <= 3 then table.insert(words, (holes == 1 and "missing " or "") .. tostring(p[3]) .. "–" .. to) end
+      if holes == 4 then table.insert(words, "…") end
+    end
+  end
+  return table.concat(words, ", ")
+end
+
+describe[7] = function(m) return m[2] end
+
+local function ending(code, reason)
+  code = code or 0
+  return tostring(codes[code] or code) .. (reason and ": " .. reason or "")
+end
+describe[8] = function(m) return ending(m[2], m[3]) end
+describe[9] = function(m) return ending(m[1], m[2]) end
+describe[10] = describe[9]
 
 -- Frames ---------------------------------------------------------------------------
 
@@ -262,37 +383,37 @@ local function frame_size(buf)
   return HEADER + length + (version == 1 and 1 or 4)
 end
 
-local function dissect_frame(buf, pinfo, root, told)
+local function dissect_frame(buf, pinfo, root, told, in_datagram)
   local version, command, length = buf(2, 1):uint(), buf(3, 1):uint(), buf(4, 4):uint()
   local tree = root:add(mcp, buf(), "MCP " .. commands[command])
   tree:add(f.magic, buf(0, 2))
   tree:add(f.version, buf(2, 1))
   tree:add(f.command, buf(3, 1))
   tree:add(f.length, buf(4, 4))
-  local words, records = commands[command], 0
-  if length > 0 and payloads[command] then
-    dissect_message(buf(HEADER, length):tvb(), payloads[command], tree, function(number, value, range, item)
-      if summary[command] and summary[command][number] then
-        words = words .. " " .. range:string()
-      elseif command >= 8 and command ~= 8 and number == 1 or command == 8 and number == 2 then
-        local code = value:tonumber()
-        words = words .. " " .. (codes[code] or code)
-        if code ~= 0 and command ~= 9 then item:add_proto_expert_info(refused) end
-      end
-    end)
-    if command == 5 then
-      each_field(buf(HEADER, length):tvb(), function(number) if number == 4 then records = records + 1 end end)
-      words = words .. " " .. records .. (records == 1 and " record" or " records")
-    end
-  end
   local sum = buf(HEADER + length, version == 1 and 1 or 4)
   local bytes = buf(0, HEADER + length):bytes()
   local good = (version == 1 and crc8(bytes) or crc32c(bytes)) == sum:uint()
+  local words = commands[command]
+  if length > 0 and payloads[command] then
+    local payload = buf(HEADER, length):tvb()
+    dissect_message(payload, payloads[command], tree, function(number, value, item)
+      if command == 10 and number == 1 or command == 8 and number == 2 then
+        local code = value:lower()
+        local challenge = in_datagram and command == 10 and code == HELLO_EXPECTED
+        if challenge then words = "challenge" end
+        if code ~= 0 and not challenge then item:add_proto_expert_info(refused) end
+      end
+    end)
+    local said = good and words ~= "challenge" and describe[command](read_message(payload, payloads[command]), pinfo, tree)
+    if said then words = words .. " " .. said end
+  end
   tree:add(f.checksum, sum)
-  local item = tree:add(f.good, sum, good)
-  item:set_generated()
-  if not good then tree:add_proto_expert_info(wrong_checksum) end
-  tree:append_text(words:sub(#commands[command] + 1))
+  tree:add(f.good, sum, good):set_generated()
+  if not good then
+    tree:add_proto_expert_info(wrong_checksum)
+    words = words .. " [wrong checksum]"
+  end
+  tree:set_text("MCP " .. words)
   table.insert(told, words)
 end
 
@@ -302,7 +423,7 @@ local function tell(pinfo, told)
     told[9] = "and " .. (#told - 8) .. " more"
     for i = #told, 10, -1 do told[i] = nil end
   end
-  pinfo.cols.info = table.concat(told, ", ")
+  pinfo.cols.info = #told > 0 and table.concat(told, "; ") or "damaged"
 end
 
 -- On a stream: frames back to back, over as many segments as they take.
@@ -325,13 +446,14 @@ end
 
 -- In a datagram: a cookie, then whole frames.
 local function dissect_datagram(buf, pinfo, root)
+  if buf:len() < COOKIE then return 0 end
   local tree = root:add(mcp, buf(0, COOKIE), "MCP session cookie")
   tree:add(f.cookie, buf(0, COOKIE))
   local at, told = COOKIE, {}
   while at < buf:len() do
     local size = frame_size(buf(at):tvb())
     if not size or size == 0 or at + size > buf:len() then break end
-    dissect_frame(buf(at, size):tvb(), pinfo, root, told)
+    dissect_frame(buf(at, size):tvb(), pinfo, root, told, true)
     at = at + size
   end
   tell(pinfo, told)

@@ -16,7 +16,7 @@ type conn struct {
 
 var _ transport.Conn = (*conn)(nil)
 
-func newConn(c *control, f transport.Framer, p *framed.Pool) *conn {
+func newConn(c *control, f transport.Framer, p pools) *conn {
 	info := transport.Info{
 		Transport: "quic",
 		Local:     c.conn.LocalAddr().String(),
@@ -27,8 +27,8 @@ func newConn(c *control, f transport.Framer, p *framed.Pool) *conn {
 	if !c.dialed {
 		info.Confirmed = c.conn.HandshakeComplete()
 	}
-	info.Streams = newStreams(c, p, info)
-	return &conn{Conn: framed.New(c, f, p, info), control: c}
+	info.Streams = newStreams(c, p.beside, info)
+	return &conn{Conn: framed.New(c, f, p.conn, info), control: c}
 }
 
 // Info implements transport.Conn.

@@ -12,7 +12,6 @@ import (
 	quicgo "github.com/quic-go/quic-go"
 
 	"github.com/mcp-edge/edge-agent/transport"
-	"github.com/mcp-edge/edge-agent/transport/internal/framed"
 	"github.com/mcp-edge/edge-agent/transport/internal/secure"
 )
 
@@ -22,7 +21,7 @@ import (
 type Dialer struct {
 	address string
 	secure  *secure.Source // nil: there is no TLS, and so no QUIC
-	pool    *framed.Pool
+	pools   pools
 	config  *quicgo.Config
 	linger  time.Duration
 }
@@ -34,7 +33,7 @@ var _ transport.Dialer = (*Dialer)(nil)
 func NewDialer(address string, given transport.TLS) *Dialer {
 	d := &Dialer{
 		address: address,
-		pool:    framed.NewPool(readSize),
+		pools:   newPools(),
 		config:  config(),
 		linger:  lingerTime,
 	}
@@ -144,7 +143,7 @@ func (d *Dialer) dialAddress(ctx context.Context, address netip.AddrPort, tlsCon
 		release()
 		return nil, err
 	}
-	return newConn(control, f, d.pool), nil
+	return newConn(control, f, d.pools), nil
 }
 
 // begin opens the stream of a dialed connection.

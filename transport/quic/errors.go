@@ -30,6 +30,8 @@ func (g gone) Is(target error) bool {
 	return target == transport.ErrLost || g.settled && target == transport.ErrPermanent
 }
 
+const noAnswer = "no answer: check the address, that the peer runs, and that no firewall keeps UDP away"
+
 // translate turns what quic-go answers into a class of transport's, or io.EOF.
 func translate(err error) error {
 	var (
@@ -42,8 +44,8 @@ func translate(err error) error {
 		protocol  *quicgo.TransportError
 	)
 	switch {
-	case err == nil:
-		return nil
+	case err == nil, errors.Is(err, transport.ErrLost): // or translated already
+		return err
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return os.ErrDeadlineExceeded
 	case errors.Is(err, io.EOF):
@@ -51,7 +53,7 @@ func translate(err error) error {
 	case errors.As(err, &idle):
 		return gone{reason: "nothing was heard from the other side for a minute"}
 	case errors.As(err, &handshake):
-		return gone{reason: "no answer: check the address, that the peer runs, and that no firewall keeps UDP away"}
+		return gone{reason: noAnswer}
 	case errors.As(err, &reset):
 		return gone{reason: "the other side knows nothing of this connection any more: it has restarted"}
 	case errors.As(err, &version):
@@ -59,9 +61,9 @@ func translate(err error) error {
 	case errors.As(err, &said) && !said.Remote:
 		return gone{reason: "the connection that it belongs to was closed"}
 	case errors.As(err, &said) && said.ErrorMessage == "":
-		return gone{reason: "the other side closed it"}
+		return gone{reason: "the other side closed the connection"}
 	case errors.As(err, &said):
-		return gone{reason: "the other side closed it: " + said.ErrorMessage}
+		return gone{reason: "the other side closed the connection: " + said.ErrorMessage}
 	case errors.As(err, &stream):
 		return gone{reason: "the other side gave up this stream"}
 	case errors.As(err, &protocol):
@@ -77,15 +79,26 @@ func translateProtocol(err *quicgo.TransportError) error {
 	case !err.ErrorCode.IsCryptoError():
 		return gone{reason: err.Error()}
 	}
-	var cause error = err
-	if err.Remote {
-		// An alert of TLS is told as this code (RFC 9001, section 4.8).
-		cause = &net.OpError{Op: "remote error", Err: tls.AlertError(err.ErrorCode - 0x100)}
+	// An alert of TLS is told as this code (RFC 9001, section 4.8).
+	var cause error = &net.OpError{Op: "remote error", Err: tls.AlertError(err.ErrorCode - 0x100)}
+	if !err.Remote {
+		cause = ours(err)
 	}
 	if reason, settled, ok := secure.Explain(cause); ok {
-		return gone{reason, settled}
+		return transport.Handshake(gone{reason, settled})
 	}
-	return gone{reason: err.Error()}
+	return transport.Handshake(gone{reason: err.Error()})
+}
+
+// ours is what crypto/tls has found to be wrong. quic-go has it beside
+// net.ErrClosed.
+func ours(err *quicgo.TransportError) error {
+	for _, cause := range err.Unwrap() {
+		if cause != nil && !errors.Is(cause, net.ErrClosed) {
+			return cause
+		}
+	}
+	return err
 }
 
 // dialError translates what dialing brought.
@@ -93,7 +106,7 @@ func dialError(ctx context.Context, err error) error {
 	var address *net.AddrError
 	switch {
 	case ctx.Err() != nil:
-		return ctx.Err()
+		return netfault.InTime(ctx.Err(), noAnswer)
 	case errors.Is(err, transport.ErrPermanent):
 		return err
 	case errors.As(err, &address), errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):

@@ -12,7 +12,6 @@ import (
 	quicgo "github.com/quic-go/quic-go"
 
 	"github.com/mcp-edge/edge-agent/transport"
-	"github.com/mcp-edge/edge-agent/transport/internal/framed"
 	"github.com/mcp-edge/edge-agent/transport/internal/netfault"
 	"github.com/mcp-edge/edge-agent/transport/internal/secure"
 )
@@ -25,7 +24,7 @@ type Listener struct {
 	transport  *quicgo.Transport
 	listener   *quicgo.EarlyListener
 	framers    func() transport.Framer
-	pool       *framed.Pool
+	pools      pools
 	handshakes handshakes
 	linger     time.Duration
 
@@ -41,7 +40,7 @@ var _ transport.Listener = (*Listener)(nil)
 // and an empty host takes every address of the machine. framers makes the
 // Framer of each Conn. ctx bounds the look-up of a host name only.
 func Listen(ctx context.Context, address string, framers func() transport.Framer, given transport.TLS) (*Listener, error) {
-	l := &Listener{framers: framers, pool: framed.NewPool(readSize), linger: lingerTime, users: 1}
+	l := &Listener{framers: framers, pools: newPools(), linger: lingerTime, users: 1}
 	if err := l.listen(ctx, address, given); err != nil {
 		return nil, fmt.Errorf("quic %s: listen: %w", address, err)
 	}
@@ -64,7 +63,7 @@ func (l *Listener) listen(ctx context.Context, address string, given transport.T
 	l.socket = socket.(*net.UDPConn)
 	l.transport = &quicgo.Transport{
 		Conn:                l.socket,
-		VerifySourceAddress: func(net.Addr) bool { return l.handshakes.many() },
+		VerifySourceAddress: func(net.Addr) bool { return l.handshakes.challenge() },
 		ConnContext:         l.handshakes.begin,
 	}
 	config := config()
@@ -90,11 +89,13 @@ func (l *Listener) Accept(ctx context.Context) (transport.Conn, error) {
 	switch {
 	case err == nil && l.join():
 		control := newControl(c, l.linger, l.leave)
+		h := handshakeOf(c)
+		h.accepted.Store(true)
 		go func() {
-			defer handshakeOf(c)()
+			defer h.end()
 			control.awaitClient()
 		}()
-		return newConn(control, l.framers(), l.pool), nil
+		return newConn(control, l.framers(), l.pools), nil
 	case err == nil: // it stood in the queue when we closed
 		_ = c.CloseWithError(0, "")
 		err = net.ErrClosed

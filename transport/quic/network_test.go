@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -162,7 +163,7 @@ func TestManyHandshakesMakeTheListenerAskForProofOfTheAddress(t *testing.T) {
 	l, d := ends(t, ca.Server(), ca.Client())
 	ctx, cancel := context.WithCancel(context.Background())
 	for n := range maxHandshakesEach {
-		if many := l.handshakes.many(); many != (n >= manyHandshakes) {
+		if many := l.handshakes.challenge(); many != (n >= manyHandshakes) {
 			t.Fatalf("with %d under way: %v", n, many)
 		}
 		if _, err := l.handshakes.begin(ctx, &quicgo.ClientInfo{RemoteAddr: &net.UDPAddr{IP: net.IPv4(192, 0, 2, 1)}}); err != nil {
@@ -172,13 +173,40 @@ func TestManyHandshakesMakeTheListenerAskForProofOfTheAddress(t *testing.T) {
 	if _, err := l.handshakes.begin(ctx, &quicgo.ClientInfo{RemoteAddr: &net.UDPAddr{IP: net.IPv4(192, 0, 2, 1)}}); err == nil {
 		t.Error("one address may have all of them")
 	}
+	before := l.Stats()
 	meet(t, l, d) // by way of Retry
+	if got := l.Stats(); got.Refused != 1 || got.Failed != 0 || got.Challenged <= before.Challenged {
+		t.Errorf("counted %+v, before %+v", got, before)
+	}
 	cancel()
-	for giveUp := time.Now().Add(patience); l.handshakes.many(); {
+	for giveUp := time.Now().Add(patience); l.handshakes.challenge(); {
 		if time.Now().After(giveUp) {
 			t.Fatal("handshakes that have ended still count")
 		}
 		<-time.After(time.Millisecond)
+	}
+}
+
+func TestAnIPv6NetworkCountsAsOneAddress(t *testing.T) {
+	var h handshakes
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	begin := func(address string) error {
+		_, err := h.begin(ctx, &quicgo.ClientInfo{RemoteAddr: net.UDPAddrFromAddrPort(netip.MustParseAddrPort(address))})
+		return err
+	}
+	for n := range maxHandshakesEach {
+		if err := begin(fmt.Sprintf("[2001:db8:0:1::%x]:443", n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := begin("[2001:db8:0:1:ffff::]:443"); err == nil {
+		t.Error("another address of the same /64 is another peer")
+	}
+	for _, other := range []string{"[2001:db8:0:2::1]:443", "192.0.2.1:443", "[::ffff:192.0.2.2]:443", "[fe80::1%lo]:443"} {
+		if err := begin(other); err != nil {
+			t.Errorf("%s: %v", other, err)
+		}
 	}
 }
 
@@ -269,12 +297,18 @@ func TestAClientWithoutItsCertificateIsRefusedWithTheReason(t *testing.T) {
 
 func TestAnotherProtocolIsRefused(t *testing.T) {
 	ca := transporttest.NewCA(t)
-	_, d := ends(t, ca.Server(), ca.Client())
+	l, d := ends(t, ca.Server(), ca.Client())
 	client := ca.Client()().Clone()
 	client.NextProtos = []string{"h3"}
 	_, err := quicgo.DialAddr(t.Context(), d.address, client, nil)
 	if !errors.Is(translate(err), transport.ErrPermanent) {
 		t.Errorf("dialing with h3: %v", err)
+	}
+	for giveUp := time.Now().Add(patience); l.Stats().Failed != 1; {
+		if time.Now().After(giveUp) {
+			t.Fatalf("counted %+v", l.Stats())
+		}
+		<-time.After(time.Millisecond)
 	}
 }
 

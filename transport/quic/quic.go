@@ -19,6 +19,8 @@ import (
 	"time"
 
 	quicgo "github.com/quic-go/quic-go"
+
+	"github.com/mcp-edge/edge-agent/transport/internal/framed"
 )
 
 // ALPN is what both ends call the protocol in the TLS handshake (RFC 7301),
@@ -31,8 +33,11 @@ const ALPN = "edge-mcp"
 const MaxDatagram = 1200 - 1 - 20 - 16 - 3
 
 const (
-	// readSize is how much one read may bring, in bytes.
-	readSize = 64 << 10
+	// readSize is how much one read of a Conn may bring, in bytes. Of the streams
+	// beside it a read borrows less, at first: there are many, and each may hold
+	// what it borrowed for one byte that nothing follows.
+	readSize       = 64 << 10
+	readSizeBeside = 4 << 10
 
 	// A peer that vanished without a word is noticed after a minute, also by a
 	// Conn that only reads; a peer that is there answers the packets that keep
@@ -48,19 +53,31 @@ const (
 	// A packet that is lost is sent again well within it.
 	lingerTime = 2 * time.Second
 
-	// What a peer may have on its way to us, unread, in bytes: on one stream, and
-	// on all. One stream can't use up what the others need.
-	streamWindow     = 1 << 20
-	connectionWindow = 4 << 20
+	// streamWindow is what a peer may have on its way to us on one stream, unread,
+	// in bytes. It bounds what one stream carries in a round trip.
+	streamWindow = 128 << 10
 
-	// maxStreams that the peer may have open beside the Conn: as many as MCP has
-	// channels.
-	maxStreams = 64
+	// maxStreams that the peer may have open beside the Conn.
+	maxStreams = 32
+
+	// connectionWindow is the same on all streams together. Those beside the Conn
+	// can't use it up, even if none of them is read: the Conn goes on. The two more
+	// are the Conn and what awaken opens. The third on top is because quic-go tells
+	// the peer of more room only when a quarter of the window has been read. So the
+	// most that a connection holds unread is 34 streams of 128 KiB, 4.25 MiB.
+	connectionWindow = (maxStreams + 2) * streamWindow * 4 / 3
 
 	// controlUrgency sends the Conn's packets before those of other streams,
 	// whose urgency is 3 (RFC 9218, section 4.1: 0 is the first, 7 the last).
 	controlUrgency = 1
 )
+
+// pools lend what a connection reads into: its Conn, and the streams beside it.
+type pools struct{ conn, beside *framed.Pool }
+
+func newPools() pools {
+	return pools{conn: framed.NewPool(readSize), beside: framed.NewPool(readSizeBeside)}
+}
 
 // config is what dialed and accepted connections have in common.
 func config() *quicgo.Config {
@@ -69,9 +86,9 @@ func config() *quicgo.Config {
 		HandshakeIdleTimeout:           handshakeIdle,
 		MaxIdleTimeout:                 idleTimeout,
 		KeepAlivePeriod:                keepAlive,
-		InitialStreamReceiveWindow:     streamWindow / 2,
+		InitialStreamReceiveWindow:     streamWindow,
 		MaxStreamReceiveWindow:         streamWindow,
-		InitialConnectionReceiveWindow: streamWindow,
+		InitialConnectionReceiveWindow: connectionWindow, // it would not grow while nothing is read
 		MaxConnectionReceiveWindow:     connectionWindow,
 		MaxIncomingStreams:             -1,
 		MaxIncomingUniStreams:          maxStreams,

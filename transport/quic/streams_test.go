@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"net"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/mcp-edge/edge-agent/transport"
+	"github.com/mcp-edge/edge-agent/transport/internal/framed"
 	"github.com/mcp-edge/edge-agent/transport/transporttest"
 )
 
@@ -76,6 +79,33 @@ func TestAStreamThatNobodyReadsHoldsUpNoOther(t *testing.T) {
 	say(t, p.dialed, "the Conn goes on")
 	hear(t, p.accepted, "the Conn goes on")
 	streamsWork(t, p)
+}
+
+func TestStreamsThatNobodyReadsLeaveTheConnItsRoom(t *testing.T) {
+	p := connected(t)
+	var filling sync.WaitGroup
+	for range maxStreams {
+		stuck, _ := openStream(t, p.dialed, p.accepted, "x")
+		_ = stuck.SetWriteDeadline(time.Now().Add(time.Second))
+		filling.Go(func() {
+			if err := stuck.Write(make([]byte, 2*streamWindow)); err == nil {
+				t.Error("it never blocked")
+			}
+		})
+	}
+	filling.Wait()
+	const size = 16 << 10
+	text := strings.Repeat("x", size)
+	for range 2 * connectionWindow / size { // quic-go gives room by the quarter
+		say(t, p.dialed, text)
+		hear(t, p.accepted, text)
+	}
+}
+
+func TestOneByteOnAStreamBorrowsLittle(t *testing.T) {
+	if n := len(framed.NewBuffer(newPools().beside).Space()); n > 4<<10 {
+		t.Errorf("%d bytes", n)
+	}
 }
 
 func TestAStreamIsLostWithItsConnAndClosedByUs(t *testing.T) {

@@ -9,9 +9,14 @@ import (
 	"github.com/mcp-edge/edge-agent/transport/internal/netfault"
 )
 
+const (
+	noAnswer = "no answer: check the address, and that no firewall is in the way"
+	noTLS    = "the other side is there and says nothing in the TLS handshake: check the port, and whether it speaks TLS"
+)
+
 // dialError translates what net's Dialer answers.
 func dialError(ctx context.Context, err error) error {
-	if ended := netfault.Ended(ctx, err); ended != nil {
+	if ended := netfault.Ended(ctx, err, noAnswer); ended != nil {
 		return ended
 	}
 	switch {
@@ -20,7 +25,7 @@ func dialError(ctx context.Context, err error) error {
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
 		return netfault.NoWay(err)
 	case netfault.IsTimeout(err), errors.Is(err, syscall.ETIMEDOUT):
-		return netfault.Unreached("no answer: check the address, and that no firewall is in the way")
+		return netfault.Unreached(noAnswer)
 	}
 	return netfault.Dial(err)
 }
@@ -31,7 +36,7 @@ func tlsDialError(err error) error {
 	var end refused
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return err
+		return netfault.InTime(err, noTLS)
 	case errors.As(err, &end) && end.settled:
 		return transport.Permanent(errors.New(end.reason))
 	case errors.As(err, &end):

@@ -143,6 +143,35 @@ func TestOpenSSLIsRefused(t *testing.T) {
 	}
 }
 
+func TestAnOpenSSLThatDoesNotTrustUsIsUnderstood(t *testing.T) {
+	ca := transporttest.NewCA(t)
+	file := files(t, ca)
+	foreign := files(t, transporttest.NewCA(t))
+	l, err := Listen(t.Context(), "127.0.0.1:0", framers, ca.MutualServer())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for name, args := range map[string][]string{
+		"another CA":   {"-CAfile", foreign("ca.crt")},
+		"another name": {"-CAfile", file("ca.crt"), "-verify_hostname", "other.test"},
+	} {
+		start(t, "openssl", append([]string{
+			"s_client", "-connect", l.listener.Addr().String(), "-quiet",
+			"-verify_return_error", "-cert", file("client.crt"), "-key", file("client.key"),
+		}, args...)...)
+		conn, err := l.Accept(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = conn.Read()
+		if !errors.Is(err, transport.ErrLost) || !errors.Is(err, transport.ErrHandshake) || !strings.Contains(err.Error(), "does not accept our certificate") {
+			t.Errorf("%s: %v", name, err)
+		}
+		conn.Close()
+	}
+}
+
 func TestOpenSSLIsAServer(t *testing.T) {
 	ca := transporttest.NewCA(t)
 	file := files(t, ca)

@@ -113,7 +113,7 @@ func (s *tlsStream) shakeHands() {
 	if err == nil {
 		s.names = secure.Names(s.tls.ConnectionState())
 	} else {
-		s.failure = handshakeError(err)
+		s.failure = s.wire.handshakeError(err)
 		s.wire.linger()
 	}
 	s.wire.patient = false
@@ -128,11 +128,17 @@ func (s *tlsStream) shakeHands() {
 	close(s.shaken)
 }
 
-func handshakeError(err error) error {
-	if errors.Is(err, os.ErrDeadlineExceeded) { // not the caller's deadline
-		return refused{reason: fmt.Sprintf("the TLS handshake took more than %v", handshakeTime)}
+func (w *wire) handshakeError(err error) error {
+	if alert := w.tail.Alert(); alert != nil {
+		err = alert
 	}
-	return explained(err)
+	if errors.Is(err, os.ErrDeadlineExceeded) { // not the caller's deadline
+		return transport.Handshake(refused{reason: fmt.Sprintf("the TLS handshake took more than %v", handshakeTime)})
+	}
+	if err = explained(err); errors.Is(err, transport.ErrLost) {
+		return transport.Handshake(err)
+	}
+	return err
 }
 
 // refused is an end of the connection that TLS brought about. It is of class

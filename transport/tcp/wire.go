@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/mcp-edge/edge-agent/transport/internal/framed"
+	"github.com/mcp-edge/edge-agent/transport/internal/secure"
 )
 
 // wire is the connection as crypto/tls sees it.
@@ -13,8 +14,9 @@ type wire struct {
 	*net.TCPConn
 	descriptor *framed.Descriptor
 	in         *framed.Buffer
-	patient    bool  // the handshake is under way: Read waits
-	closing    error // what Close brought
+	patient    bool        // the handshake is under way: Read waits
+	tail       secure.Tail // of what came while it was
+	closing    error       // what Close brought
 }
 
 // errNothing says that the other side has sent nothing more so far. crypto/tls
@@ -45,6 +47,9 @@ func (w *wire) Read(p []byte) (int, error) {
 	}
 	if n == 0 {
 		return 0, errNothing
+	}
+	if w.patient {
+		w.tail.Add(p[:n])
 	}
 	return n, nil
 }

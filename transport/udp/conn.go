@@ -33,8 +33,10 @@ type carrier interface {
 	// begin makes the handshake, if there is one and it has not begun; it does
 	// not wait for it.
 	begin()
-	// send sends one message. It waits for the handshake, at most to the deadline.
-	send(msg []byte, deadline *framed.Deadline) error
+	// shakenHands waits for the handshake, at most to the deadline.
+	shakenHands(deadline *framed.Deadline) error
+	// send sends one message, after the handshake.
+	send(msg []byte) error
 	// names are those in the certificate that the peer has proven to hold.
 	names() []string
 	// close is called once. It ends the mailbox's supply.
@@ -117,7 +119,10 @@ func (c *conn) sendNow(msg []byte) error {
 		return lost
 	}
 	c.carrier.begin()
-	return c.carrier.send(msg, &c.writing)
+	if err := c.carrier.shakenHands(&c.writing); err != nil || msg == nil {
+		return err
+	}
+	return c.carrier.send(msg)
 }
 
 // SetReadDeadline implements transport.Conn.

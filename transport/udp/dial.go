@@ -162,7 +162,9 @@ func (l *line) begin() {}
 
 func (l *line) names() []string { return nil }
 
-func (l *line) send(msg []byte, _ *framed.Deadline) error { return l.socket.send(msg, l.remote, nil) }
+func (l *line) shakenHands(*framed.Deadline) error { return nil }
+
+func (l *line) send(msg []byte) error { return l.socket.send(msg, l.remote, nil) }
 
 func (l *line) close() {
 	l.socket.close()

@@ -1,6 +1,7 @@
 package udp
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -175,6 +176,54 @@ func TestTheHandshakeTellsThePeersNames(t *testing.T) {
 	}
 }
 
+func TestWritingNothingFinishesTheHandshakeAndSendsNothing(t *testing.T) {
+	ca := transporttest.NewCA(t)
+	l, d := listenAndDial(t, Config{TLS: ca.MutualServer()}, Config{TLS: ca.Client("client")})
+	defer l.Close()
+	dialed := make(chan transport.Conn, 1)
+	go func() {
+		c, err := d.Dial(t.Context(), nil)
+		if err != nil {
+			t.Error(err)
+		}
+		dialed <- c
+	}()
+	accepted := accept(t, l)
+	defer accepted.Close()
+	if err := accepted.Write(nil); err != nil {
+		t.Fatal(err)
+	}
+	if got := accepted.Info().Names; !slices.Contains(got, "client") {
+		t.Errorf("the client's names are %q", got)
+	}
+	c := <-dialed
+	if c == nil {
+		return
+	}
+	defer c.Close()
+	write(t, accepted, "welcome")
+	expect(t, c, "welcome")
+}
+
+func TestWritingNothingFailsWithTheHandshake(t *testing.T) {
+	ca := transporttest.NewCA(t)
+	l, d := listenAndDial(t, Config{TLS: ca.MutualServer()}, Config{TLS: ca.Client()})
+	defer l.Close()
+	refused := make(chan error, 1)
+	go func() {
+		_, err := d.Dial(t.Context(), nil)
+		refused <- err
+	}()
+	accepted := accept(t, l)
+	defer accepted.Close()
+	if err := accepted.Write(nil); !errors.Is(err, transport.ErrLost) {
+		t.Errorf("Write: %v", err)
+	}
+	if err := <-refused; err == nil {
+		t.Error("the client is let in")
+	}
+}
+
 func TestACertificateThatNobodyVerifiedGivesNoNames(t *testing.T) {
 	ca := transporttest.NewCA(t)
 	asking := changed(ca.Server(), func(c *tls.Config) { c.ClientAuth = tls.RequireAnyClientCert })
@@ -204,11 +253,12 @@ func TestWhoIsNotTrustedIsRefusedAtBothEnds(t *testing.T) {
 		name           string
 		server, client transport.TLS
 		says           string // the dialing end
+		hears          string // the listening end
 	}{
-		{"the server is of another CA", other.Server(), ca.Client(), "authority that we do not trust"},
-		{"the client is of another CA", ca.MutualServer(), changed(other.Client("x"), withOwn), "does not accept our certificate"},
-		{"the client has no certificate", ca.MutualServer(), ca.Client(), "certificate"},
-		{"the server has another name", ca.Server(), changed(ca.Client(), func(c *tls.Config) { c.ServerName = "other.test" }), "other.test"},
+		{"the server is of another CA", other.Server(), ca.Client(), "authority that we do not trust", "does not accept our certificate"},
+		{"the client is of another CA", ca.MutualServer(), changed(other.Client("x"), withOwn), "does not accept our certificate", "authority that we do not trust"},
+		{"the client has no certificate", ca.MutualServer(), ca.Client(), "set cert and key", "the other side has shown no certificate, and client_ca demands one"},
+		{"the server has another name", ca.Server(), changed(ca.Client(), func(c *tls.Config) { c.ServerName = "other.test" }), "other.test", "does not accept our certificate"},
 		{"the client's own check fails", ca.Server(), changed(ca.Client(), func(c *tls.Config) {
 			c.VerifyConnection = func(s tls.ConnectionState) error {
 				if len(s.PeerCertificates) == 0 || len(s.VerifiedChains) == 0 {
@@ -216,10 +266,10 @@ func TestWhoIsNotTrustedIsRefusedAtBothEnds(t *testing.T) {
 				}
 				return veto
 			}
-		}), "vetoed"},
+		}), "vetoed", "does not accept our certificate"},
 		{"the server's own check fails", changed(ca.MutualServer(), func(c *tls.Config) {
 			c.VerifyPeerCertificate = func([][]byte, [][]*x509.Certificate) error { return veto }
-		}), ca.Client("x"), "does not accept our certificate"},
+		}), ca.Client("x"), "does not accept our certificate", "the DTLS handshake failed: vetoed"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			l, d := listenAndDial(t, Config{TLS: c.server}, Config{TLS: c.client})
@@ -234,10 +284,11 @@ func TestWhoIsNotTrustedIsRefusedAtBothEnds(t *testing.T) {
 			}()
 			accepted := accept(t, l)
 			defer accepted.Close()
-			if msg, err := accepted.Read(); !errors.Is(err, transport.ErrLost) || errors.Is(err, transport.ErrPermanent) {
+			msg, err := accepted.Read()
+			if !errors.Is(err, transport.ErrLost) || errors.Is(err, transport.ErrPermanent) || !strings.Contains(err.Error(), c.hears) {
 				t.Errorf("the listening end: %q, %v", msg, err)
 			}
-			err := <-failed
+			err = <-failed
 			if err == nil || !strings.Contains(err.Error(), c.says) {
 				t.Errorf("the dialing end: %v", err)
 			}
@@ -248,6 +299,39 @@ func TestWhoIsNotTrustedIsRefusedAtBothEnds(t *testing.T) {
 				t.Errorf("a peer that was refused has the names %q", accepted.Info().Names)
 			}
 		})
+	}
+}
+
+func TestNoTextOfTheLibraryIsLeftBare(t *testing.T) {
+	for text, want := range map[string]string{
+		"dtls fatal: server required client verification, but got none":                                  "has shown no certificate, and client_ca demands one",
+		"dtls fatal: client sent certificate but did not verify it":                                      "has not proven",
+		"dtls fatal: no certificate provided":                                                            "has shown no certificate",
+		"dtls fatal: unsupported protocol version":                                                       "does not speak DTLS 1.2",
+		"dtls fatal: client required Extended Master Secret extension, but server does not support it":   "RFC 7627",
+		"dtls fatal: client+server do not support any shared cipher suites":                              "nothing in common (client+server",
+		"dtls fatal: client requested zero or more elliptic curves that are not supported by the server": "nothing in common",
+		"dtls fatal: connection can not be created, no SignatureScheme satisfy this Config":              "nothing in common",
+		"dtls fatal: certificate chain is not signed by an acceptable CA":                                "one that it trusts",
+		"dtls internal: handshake cache overflow":                                                        "the DTLS handshake failed: handshake cache overflow",
+	} {
+		if got, _ := explain(errors.New("handshake error: " + text)); !strings.Contains(got, want) || strings.Contains(got, "dtls ") {
+			t.Errorf("%s: %q", text, got)
+		}
+	}
+}
+
+func TestADialThatNobodyAnswersSaysWhatToCheck(t *testing.T) {
+	silent, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	_, err = NewDialer(silent.LocalAddr().String(), Config{TLS: transporttest.NewCA(t).Client()}).Dial(ctx, nil)
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "no answer: check the address") {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -11,7 +11,11 @@ import (
 	"github.com/mcp-edge/edge-agent/transport/internal/netfault"
 )
 
-const nobodyThere = "nothing listens there: check host and port, and that the peer runs"
+const (
+	nobodyThere = "nothing listens there: check host and port, and that the peer runs"
+	noName      = "no answer from the name server"
+	noAnswer    = "no answer: check the address, that the peer runs and speaks DTLS, and that no firewall keeps UDP away"
+)
 
 // refused is ICMP's or ICMPv6's port unreachable.
 func refused() error { return transport.Lost(errors.New(nobodyThere)) }
@@ -52,14 +56,14 @@ func isNotice(err error) bool { return isNoWay(err) || errors.Is(err, syscall.EM
 
 // dialError translates what net's Dialer answers.
 func dialError(ctx context.Context, err error) error {
-	if ended := netfault.Ended(ctx, err); ended != nil {
+	if ended := netfault.Ended(ctx, err, noName); ended != nil {
 		return ended
 	}
 	switch {
 	case isNoWay(err):
 		return netfault.NoWay(err)
 	case netfault.IsTimeout(err):
-		return netfault.Unreached("no answer from the name server")
+		return netfault.Unreached(noName)
 	}
 	return netfault.Dial(err)
 }

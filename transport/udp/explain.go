@@ -4,6 +4,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"net"
+	"slices"
+	"strings"
 
 	"github.com/mcp-edge/edge-agent/transport"
 	"github.com/mcp-edge/edge-agent/transport/internal/netfault"
@@ -28,7 +30,7 @@ func (s *session) handshakeError(err error) error {
 	reason, settled := explain(err)
 	switch {
 	case !s.dialed:
-		return transport.Lost(errors.New(reason))
+		return transport.Handshake(transport.Lost(errors.New(reason)))
 	case settled:
 		return transport.Permanent(errors.New(reason))
 	}
@@ -65,7 +67,35 @@ func explain(err error) (reason string, settled bool) {
 			return explainAlert(raw[1])
 		}
 	}
-	return "the DTLS handshake failed: " + err.Error(), false
+	return explainText(err.Error())
+}
+
+// explainText is about what the library itself has found to be wrong, for which
+// it has texts and no types.
+func explainText(text string) (reason string, settled bool) {
+	for _, layer := range []string{"handshake error: ", "dtls fatal: ", "dtls internal: ", "dtls temporary: ", "dtls timeout: "} {
+		text = strings.TrimPrefix(text, layer)
+	}
+	says := func(parts ...string) bool {
+		return slices.ContainsFunc(parts, func(part string) bool { return strings.Contains(text, part) })
+	}
+	switch {
+	case says("server required client verification, but got none"):
+		return secure.NoCertificate, true
+	case says("client sent certificate but did not verify it"):
+		return "the other side has not proven that the certificate it shows is its own: check that its key belongs to it", true
+	case says("no certificate provided"):
+		return "the other side has shown no certificate: it needs one", true
+	case says("unsupported protocol version"):
+		return "the other side does not speak DTLS 1.2", true
+	case says("Extended Master Secret"):
+		return "the other side does not know the extended master secret (RFC 7627): update it", true
+	case says("shared cipher suites", "cipher suite", "elliptic curves", "SignatureScheme", "signature algorithm"):
+		return "the two sides have nothing in common (" + text + "): check what the other side is set to, and the kind of our key", true
+	case says("not signed by an acceptable CA"):
+		return "the other side accepts certificates of other CAs only: have cert made by one that it trusts", true
+	}
+	return "the DTLS handshake failed: " + text, false
 }
 
 func isCertificate(err error) bool {

@@ -257,7 +257,9 @@ func (b *berth) begin() {}
 
 func (b *berth) names() []string { return nil }
 
-func (b *berth) send(msg []byte, _ *framed.Deadline) error {
+func (b *berth) shakenHands(*framed.Deadline) error { return nil }
+
+func (b *berth) send(msg []byte) error {
 	return b.listener.socket.send(msg, b.remote, b.source)
 }
 

@@ -158,12 +158,32 @@ func TestWhatNobodyReadsIsBoundedAndTheRestIsNotHurt(t *testing.T) {
 func TestManySlowReadersTogetherAreBounded(t *testing.T) {
 	l := idle(t, Config{MaxDatagram: 65507})
 	for n := range backlog {
-		for range 17 { // one more than a mailbox takes of that size
+		if !arrive(l, n, []byte("x")) {
+			t.Errorf("reader %d gets nothing because others do not read", n)
+		}
+		for range 16 { // with the first, one more than a mailbox takes of that size
 			arrive(l, n, []byte("x"))
 		}
 	}
-	if got := l.socket.packets.waiting.Load() * 65507; got > socketBytes {
+	if got := l.socket.packets.waiting.Load() * 65507; got > socketBytes+backlog*65507 {
 		t.Errorf("%d bytes wait", got)
+	}
+}
+
+func TestReadersThatDoNotReadLeaveRoomForTheOthers(t *testing.T) {
+	l := idle(t, Config{})
+	for n := range 60 {
+		for range 300 {
+			arrive(l, n, []byte("x"))
+		}
+	}
+	if got := l.socket.packets.waiting.Load() * defaultDatagram; got > socketBytes {
+		t.Errorf("%d bytes wait", got)
+	}
+	for range 20 {
+		if !arrive(l, 200, []byte("x")) {
+			t.Fatal("there is no room for one that reads")
+		}
 	}
 }
 

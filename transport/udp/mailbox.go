@@ -33,7 +33,7 @@ func newMailbox(p *packets) *mailbox {
 // the kernel holds.
 func (m *mailbox) put(p *packet) bool {
 	count := m.add(p)
-	if count > m.packets.each/4 {
+	if count > m.packets.room()/4 {
 		runtime.Gosched()
 	}
 	return count > 0
@@ -43,7 +43,7 @@ func (m *mailbox) put(p *packet) bool {
 func (m *mailbox) add(p *packet) int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.over != nil || m.count >= m.packets.each || m.packets.waiting.Load() >= m.packets.most {
+	if m.over != nil || m.count >= m.packets.room() {
 		return 0
 	}
 	m.packets.waiting.Add(1)

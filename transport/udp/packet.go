@@ -24,8 +24,9 @@ type packets struct {
 	size    int
 	pool    sync.Pool
 	waiting atomic.Int64
-	most    int64 // that wait in all mailboxes together
+	most    int64 // that wait in all mailboxes together, beside the few
 	each    int   // that wait in one
+	few     int   // for which every mailbox has room, whatever waits in others
 }
 
 const (
@@ -33,8 +34,13 @@ const (
 	// Sixteen are enough for the slowest that reads at all.
 	mailboxBytes   = 1 << 20
 	mailboxPackets = 256
-	// socketBytes bounds what waits for all readers of a socket.
+	// socketBytes bounds what waits for all readers of a socket. Beside it each
+	// may have fewBytes, at least a packet, however many do not read.
 	socketBytes = 16 << 20
+	fewBytes    = 8 << 10
+	// share: a mailbox has no more than the share-th part of what is left, so
+	// that dozens that are not read still leave the others enough for a burst.
+	share = 16
 )
 
 func newPackets(size int) *packets {
@@ -42,7 +48,14 @@ func newPackets(size int) *packets {
 		size: size,
 		most: int64(max(socketBytes/size, 64)),
 		each: min(max(mailboxBytes/size, 16), mailboxPackets),
+		few:  max(fewBytes/size, 1),
 	}
+}
+
+// room is how many may wait in one mailbox now.
+func (l *packets) room() int {
+	left := (l.most - l.waiting.Load()) / share
+	return max(int(min(left, int64(l.each))), l.few)
 }
 
 func (l *packets) lend() *packet {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/mcp-edge/edge-agent/transport"
 	"github.com/mcp-edge/edge-agent/transport/internal/framed"
+	"github.com/mcp-edge/edge-agent/transport/internal/netfault"
 	"github.com/mcp-edge/edge-agent/transport/internal/secure"
 )
 
@@ -123,24 +124,27 @@ func (s *session) handshakeWithin(ctx context.Context) error {
 	case <-s.shaken:
 		return s.failure
 	case <-ctx.Done():
-		return ctx.Err()
+		return netfault.InTime(ctx.Err(), noAnswer)
+	}
+}
+
+// shakenHands implements carrier.
+func (s *session) shakenHands(deadline *framed.Deadline) error {
+	select {
+	case <-s.shaken:
+		return s.failure
+	default:
+	}
+	select {
+	case <-s.shaken:
+		return s.failure
+	case <-deadline.Passed():
+		return os.ErrDeadlineExceeded
 	}
 }
 
 // send implements carrier.
-func (s *session) send(msg []byte, deadline *framed.Deadline) error {
-	select {
-	case <-s.shaken:
-	default:
-		select {
-		case <-s.shaken:
-		case <-deadline.Passed():
-			return os.ErrDeadlineExceeded
-		}
-	}
-	if s.failure != nil {
-		return s.failure
-	}
+func (s *session) send(msg []byte) error {
 	_, err := s.pion.Write(msg)
 	switch {
 	case err == nil:
@@ -175,7 +179,7 @@ func (s *session) sessionError() error {
 	if err := s.records.ending(); err != nil && !errors.Is(err, net.ErrClosed) {
 		return err
 	}
-	return transport.Lost(errors.New("the other side ended it"))
+	return transport.Lost(errors.New("the other side closed the connection"))
 }
 
 // address is a net.Addr that can be compared.

@@ -3,6 +3,7 @@ package mcp
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"strconv"
 	"sync"
 	"time"
@@ -59,9 +60,8 @@ func (s *Server) authenticate(p *peer, who mcp.Peer) (Identity, error) {
 	if !errors.As(err, &told) {
 		told = &mcp.Error{Code: mcp.CodeUnauthorized}
 	}
-	s.peers.strangers.Do(func() {
-		s.log.Warn("a peer was refused: it has not proven who it is", "sender", who.Sender, "remote", p.remote, "error", err)
-	})
+	p.refused = true
+	s.peers.strangers.say(slog.LevelWarn, "a peer was refused: it has not proven who it is", "sender", who.Sender, "remote", p.remote, "error", err)
 	return nil, told
 }
 

@@ -72,7 +72,7 @@ func TestAPeerMustProveWhoItIs(t *testing.T) {
 		"good":   publisher("press-1", "press-1", "press-2", "gw-77"),
 		"reader": {subject: "press-1", devices: []string{"press-1"}},
 	}})
-	own := record.Record{Device: "press-1", Stream: "s"}
+	own := record.Record{Device: "press-1", Stream: "s", Payload: []byte("x")}
 	for name, c := range map[string]struct {
 		sender, token string
 		record        record.Record
@@ -83,11 +83,11 @@ func TestAPeerMustProveWhoItIs(t *testing.T) {
 		"a token that has expired":    {"press-1", "stale", own, mcp.CodeTokenExpired},
 		"another's channel":           {"press-2", "good", own, mcp.CodeNotAllowed},
 		"a token without the role":    {"press-1", "reader", own, mcp.CodeNotAllowed},
-		"another's device":            {"press-1", "good", record.Record{Device: "press-3", Stream: "s"}, mcp.CodeNotAllowed},
-		"another agent's device":      {"press-1", "good", record.Record{Agent: "gw-78", Epoch: 1, Seq: 1, Device: "press-1", Stream: "s"}, mcp.CodeNotAllowed},
+		"another's device":            {"press-1", "good", record.Record{Device: "press-3", Stream: "s", Payload: []byte("x")}, mcp.CodeNotAllowed},
+		"another agent's device":      {"press-1", "good", record.Record{Agent: "gw-78", Epoch: 1, Seq: 1, Device: "press-1", Stream: "s", Payload: []byte("x")}, mcp.CodeNotAllowed},
 		"its own device":              {"press-1", "good", own, 0},
-		"a device behind it":          {"press-1", "good", record.Record{Device: "press-2", Stream: "s"}, 0},
-		"a device of the agent below": {"press-1", "good", record.Record{Agent: "gw-77", Epoch: 1, Seq: 1, Device: "boiler", Stream: "s"}, 0},
+		"a device behind it":          {"press-1", "good", record.Record{Device: "press-2", Stream: "s", Payload: []byte("x")}, 0},
+		"a device of the agent below": {"press-1", "good", record.Record{Agent: "gw-77", Epoch: 1, Seq: 1, Device: "boiler", Stream: "s", Payload: []byte("x")}, 0},
 	} {
 		err := sayWith(t, s, c.sender, c.token, c.record)
 		if c.code == 0 && err != nil || c.code != 0 && !mcp.IsCode(err, c.code) {
@@ -106,12 +106,44 @@ func TestAPeerMustProveWhoItIs(t *testing.T) {
 	}
 }
 
+func TestWhoHasProvenNothingCannotMoveTheNumbersOfWhoHas(t *testing.T) {
+	b := openStore(t, t.TempDir(), store.Config{})
+	closed := startServer(t, b.store, driver.ServerConfig{Name: "closed", Authenticator: tokens{"good": publisher("press-1", "press-1")}})
+	open := startServer(t, b.store, driver.ServerConfig{Name: "open"})
+	connected := func(s *server, token string) func(n int) {
+		p, err := mcp.NewPublisher(mcp.PublisherConfig{
+			Session: mcp.Config{Name: "press-1", Epoch: 77, Token: token}, Dialer: tcp.NewDialer(s.address, nil),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		background(t, p.Run)
+		return func(n int) {
+			for range n {
+				if err := p.Publish(t.Context(), record.Record{Device: "press-1", Stream: "s", Payload: []byte("x")}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := p.Flush(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	proven, stranger := connected(closed, "good"), connected(open, "")
+	proven(1)
+	stranger(50)
+	proven(3)
+	if n := len(b.read(t, 54)); n != 54 {
+		t.Errorf("%d of 54 acknowledged records are in the queue", n)
+	}
+}
+
 func TestADeviceKnownByItsAddressSpeaksOnlyForItselfWhereOthersMustProveIt(t *testing.T) {
 	b := openStore(t, t.TempDir(), store.Config{})
 	s := startServer(t, b.store, driver.ServerConfig{
 		Authenticator: tokens{}, Remotes: map[string]string{"127.0.0.1": "press-7"},
 	})
-	foreign := record.Record{Device: "press-8", Stream: "s"}
+	foreign := record.Record{Device: "press-8", Stream: "s", Payload: []byte("x")}
 	raw := connect(t, s.address)
 	raw.publish(mcp.AppendPublish(nil, "main", 0, nil, mcp.AppendRecord(nil, foreign.Append(nil))))
 	raw.wantError(mcp.CodeNotAllowed)

@@ -2,6 +2,7 @@ package mcp_test
 
 import (
 	"bytes"
+	"fmt"
 	"math/rand/v2"
 	"net"
 	"runtime"
@@ -97,6 +98,44 @@ func TestHostilePayloadsAreRefusedAndNobodyElseIsHurt(t *testing.T) {
 	}
 }
 
+func TestARecordThatWouldBeAlteredIsRefusedWithItsName(t *testing.T) {
+	b := openStore(t, t.TempDir(), store.Config{})
+	s := startServer(t, b.store, driver.ServerConfig{ListenConfig: hostileLimits(), Remotes: map[string]string{"127.0.0.9": "press-9"}})
+	n := record.Point{Name: "n", Value: record.Int(1)}
+	for says, r := range map[string]record.Record{
+		"neither points nor a payload":    {},
+		"more than one of points":         {Points: []record.Point{n}, Payload: []byte("x")},
+		"the point n comes twice":         {Points: []record.Point{n, n}},
+		"the point m has neither a value": {Points: []record.Point{n, {Name: "m"}}},
+		"the point m has a text":          {Points: []record.Point{n, {Name: "m", Value: record.String("\xff")}}},
+	} {
+		r.Device, r.Stream = "press-9", "s"
+		err := say(t, s, "press-9", r)
+		if !mcp.IsCode(err, mcp.CodeBadPayload) || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), "press-9") {
+			t.Errorf("%s: %v", says, err)
+		}
+		anonymous := connect(t, s.address, 9)
+		anonymous.publishRecords(0, r)
+		anonymous.wantError(mcp.CodeBadPayload)
+	}
+	eventually(t, "all to be counted", func() bool { return s.Stats().Refusals.BadPayloads == 10 })
+	if got := s.Stats(); got.Records > 0 {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestAPeerLearnsNothingOfOurSideOfTheConnection(t *testing.T) {
+	b := openStore(t, t.TempDir(), store.Config{})
+	s := startServer(t, b.store, driver.ServerConfig{ListenConfig: hostileLimits()})
+	p := connect(t, s.address)
+	p.write([]byte("GET / HTTP/1.1"))
+	f, err := p.next()
+	reason := "it does not start with 4D 43"
+	if want := fmt.Sprintf("\x08\x01\x12%c%s", len(reason), reason); err != nil || string(f.Payload) != want {
+		t.Errorf("%q, %v", f.Payload, err)
+	}
+}
+
 func TestPeersThatStallAreDroppedAndNobodyElseIsHurt(t *testing.T) {
 	b := openStore(t, t.TempDir(), store.Config{})
 	s := startServer(t, b.store, driver.ServerConfig{ListenConfig: hostileLimits()})
@@ -154,6 +193,7 @@ func TestAPeerThatDoesNotReadItsAnswersIsDropped(t *testing.T) {
 
 	p := connect(t, s.address)
 	p.hello("deaf")
+	eventually(t, "both to be there", func() bool { return s.Stats().Connections == 2 })
 	var ask []byte
 	for id := range uint64(1000) {
 		r := mcp.Request{ID: id + 1, Method: strings.Repeat("m", 64)}

@@ -140,11 +140,18 @@ func startServer(t testing.TB, q driver.Queue, cfg driver.ServerConfig) *server 
 
 func startServerOn(t testing.TB, q driver.Queue, cfg driver.ServerConfig, listen func(*driver.Server) (transport.Listener, error)) *server {
 	t.Helper()
+	return startServerLogging(t, q, cfg, discard(), listen)
+}
+
+func startServerLogging(
+	t testing.TB, q driver.Queue, cfg driver.ServerConfig, log *slog.Logger, listen func(*driver.Server) (transport.Listener, error),
+) *server {
+	t.Helper()
 	cfg.Agent, cfg.Epoch = "gw-01", 9
 	if cfg.ListenConfig == (driver.ListenConfig{}) {
 		cfg.ListenConfig = limits()
 	}
-	s, err := driver.NewServer(cfg, q, now, discard())
+	s, err := driver.NewServer(cfg, q, now, log)
 	if err != nil {
 		t.Fatal(err)
 	}

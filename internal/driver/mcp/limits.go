@@ -38,9 +38,15 @@ func newLimits(cfg *ListenConfig) *limits {
 	return &limits{cfg: cfg, addresses: make(map[netip.Addr]*address)}
 }
 
+// full says which limit keeps a connection out.
+type full struct {
+	key    string     // of the configuration
+	reason *mcp.Error // for the peer
+}
+
 // admit takes a connection in, or says why not. The connection begins with a
 // handshake; leave must follow.
-func (l *limits) admit(remote string) (*ticket, *mcp.Error) {
+func (l *limits) admit(remote string) (*ticket, *full) {
 	from := machine(host(remote))
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -52,16 +58,16 @@ func (l *limits) admit(remote string) (*ticket, *mcp.Error) {
 	switch {
 	case l.connections >= l.cfg.MaxConnections:
 		l.overall.Add(1)
-		return nil, busy("%d connections are all there may be", l.cfg.MaxConnections)
+		return nil, busy("max_connections", "%d connections are all there may be", l.cfg.MaxConnections)
 	case a.connections >= l.cfg.MaxConnectionsPerAddress:
 		l.perAddress.Add(1)
-		return nil, busy("%d connections are all there may be from one address", l.cfg.MaxConnectionsPerAddress)
+		return nil, busy("max_connections_per_address", "%d connections are all there may be from one address", l.cfg.MaxConnectionsPerAddress)
 	case l.handshakes >= l.cfg.MaxHandshakes:
 		l.tooManyHandshakes.Add(1)
-		return nil, busy("%d peers are connecting, and no more may at the same time", l.cfg.MaxHandshakes)
+		return nil, busy("max_handshakes", "%d peers are connecting, and no more may at the same time", l.cfg.MaxHandshakes)
 	case a.handshakes >= share:
 		l.tooManyHandshakes.Add(1)
-		return nil, busy("%d peers are connecting from this address, and no more may at the same time", share)
+		return nil, busy("max_handshakes", "%d peers are connecting from this address, and no more may at the same time", share)
 	}
 	l.connections++
 	l.handshakes++
@@ -71,8 +77,8 @@ func (l *limits) admit(remote string) (*ticket, *mcp.Error) {
 	return &ticket{limits: l, from: from, handshaking: true}, nil
 }
 
-func busy(format string, args ...any) *mcp.Error {
-	return &mcp.Error{Code: mcp.CodeBusy, Reason: fmt.Sprintf(format, args...)}
+func busy(key, format string, args ...any) *full {
+	return &full{key: key, reason: &mcp.Error{Code: mcp.CodeBusy, Reason: fmt.Sprintf(format, args...)}}
 }
 
 // introduced notes that the peer has said who it is.

@@ -69,7 +69,7 @@ func TestADeviceThatIsTooFastIsSlowedAndThenDisconnected(t *testing.T) {
 	s := startServer(t, b.store, driver.ServerConfig{ListenConfig: cfg})
 	records := func(device string, n int) (list []record.Record) {
 		for range n {
-			list = append(list, record.Record{Device: device, Stream: "s"})
+			list = append(list, record.Record{Device: device, Stream: "s", Payload: []byte("x")})
 		}
 		return list
 	}

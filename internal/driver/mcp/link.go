@@ -91,7 +91,7 @@ func (l *Link) Open(ctx context.Context) error {
 		return err
 	}
 	handler := &receiver{
-		queue: l.queue, now: l.now, log: l.log, agent: l.cfg.Agent, scratches: &l.scratches,
+		queue: l.queue, now: l.now, log: l.log, agent: l.cfg.Agent, from: l.cfg.Name, scratches: &l.scratches,
 		admit: func(context.Context, mcp.Peer) error { return nil },
 	}
 	s := mcp.NewSession(conn, mcp.Config{

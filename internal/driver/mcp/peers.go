@@ -9,8 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"github.com/mcp-edge/edge-agent/mcp"
 	"github.com/mcp-edge/edge-agent/transport"
 )
@@ -37,17 +35,18 @@ type peer struct {
 	remote  string
 	ticket  *ticket
 	alarms  alarms
+	refused bool   // and that was logged
 	sender  string // once it has introduced itself; guarded by peers.mu
 }
 
 // peers are the senders that a Server knows, by name.
 type peers struct {
-	log        *slog.Logger
-	strangers  rate.Sometimes // what is logged of connections that anybody can make
-	lines      *rate.Limiter  // what is logged of peers: a flood of them must not fill the disk
+	strangers  *chatter // about connections that anybody can make
+	lines      *chatter // about peers
 	reconnects atomic.Uint64
 
-	handshakesFailed atomic.Uint64
+	handshakes       atomic.Uint64 // of TLS and DTLS that failed
+	handshakesFailed atomic.Uint64 // other connections without a HELLO
 
 	mu    sync.Mutex
 	known map[string]*known
@@ -62,16 +61,7 @@ type known struct {
 
 func newPeers(log *slog.Logger) *peers {
 	return &peers{
-		log: log, known: make(map[string]*known),
-		strangers: rate.Sometimes{First: 10, Interval: time.Second},
-		lines:     rate.NewLimiter(100, 1000),
-	}
-}
-
-// say logs what a peer does, unless there is too much of it.
-func (ps *peers) say(level slog.Level, msg string, args ...any) {
-	if ps.lines.Allow() {
-		ps.log.Log(context.Background(), level, msg, args...)
+		known: make(map[string]*known), strangers: newChatter(log, 1, 10), lines: newChatter(log, 100, 1000),
 	}
 }
 
@@ -112,7 +102,11 @@ func (ps *peers) enter(ctx context.Context, p *peer, who mcp.Peer, id Identity, 
 		Sender: who.Sender, Transport: p.conn.Info().Transport, Remote: p.remote, Identity: identity(who, id),
 		Since: time.Now(), Reconnects: k.status.Reconnects,
 	}
-	ps.say(slog.LevelInfo, "peer connected", "sender", who.Sender, "remote", p.remote, "identity", k.status.Identity, "epoch", who.Epoch, "software", who.Software)
+	args := []any{"sender", who.Sender, "remote", p.remote, "epoch", who.Epoch, "software", who.Software}
+	if k.status.Identity != "" {
+		args = append(args, "identity", k.status.Identity)
+	}
+	ps.lines.say(slog.LevelInfo, "peer connected", args...)
 	return nil
 }
 
@@ -149,7 +143,7 @@ func (ps *peers) replace(k *known, p *peer) {
 	if host(k.peer.remote) != host(p.remote) {
 		level = slog.LevelWarn
 	}
-	ps.say(level, "a sender has connected anew, its older session is closed; if this goes on, two devices bear one name",
+	ps.lines.say(level, "a sender has connected anew, its older session is closed; if this goes on, two devices bear one name",
 		"sender", p.sender, "remote", p.remote, "before", k.peer.remote)
 	k.peer.session.Close(&mcp.Error{Code: mcp.CodeReplaced, Reason: "a newer connection says that it is " + p.sender})
 }
@@ -159,15 +153,10 @@ func (ps *peers) leave(p *peer, err error) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	if p.sender == "" {
-		if lostUnknown(err) {
-			ps.handshakesFailed.Add(1)
-		}
-		ps.strangers.Do(func() {
-			ps.log.Info("a connection has ended before its peer said who it is", "remote", p.remote, "reason", err)
-		})
+		ps.unknownLeft(p, err)
 		return
 	}
-	ps.say(slog.LevelInfo, "peer gone", "sender", p.sender, "remote", p.remote, "reason", err)
+	ps.lines.say(slog.LevelInfo, "peer gone", "sender", p.sender, "remote", p.remote, "reason", reason(err))
 	k := ps.known[p.sender]
 	if k == nil || k.peer != p {
 		return // replaced
@@ -179,6 +168,29 @@ func (ps *peers) leave(p *peer, err error) {
 	}
 	ps.here--
 	ps.forget(p.sender)
+}
+
+// unknownLeft notes the end of a session whose peer has not introduced itself.
+func (ps *peers) unknownLeft(p *peer, err error) {
+	switch {
+	case errors.Is(err, transport.ErrHandshake):
+		ps.handshakes.Add(1)
+		ps.strangers.say(slog.LevelWarn, "a connection was refused: its handshake has failed", "remote", p.remote, "reason", err)
+		return
+	case lostUnknown(err):
+		ps.handshakesFailed.Add(1)
+	}
+	if !p.refused {
+		ps.strangers.say(slog.LevelInfo, "a connection has ended before its peer said who it is", "remote", p.remote, "reason", reason(err))
+	}
+}
+
+// reason is why a session has ended, for the log.
+func reason(err error) string {
+	if err == nil {
+		return "we stop"
+	}
+	return err.Error()
 }
 
 // lostUnknown says whether a session ended without a code, of ours or of the

@@ -83,10 +83,14 @@ func (t *task) record(err error) record.Record {
 		return record.Record{Quality: record.Bad, Points: []record.Point{{Name: t.name, Bad: reasonOf(err)}}}
 	}
 	if t.answer.ContentType != mcp.ContentTypeRecord {
-		return record.Record{Payload: t.answer.Payload, ContentType: t.answer.ContentType}
+		r := record.Record{Payload: t.answer.Payload, ContentType: t.answer.ContentType}
+		if len(r.Payload) == 0 && r.ContentType == "" {
+			r.ContentType = "application/octet-stream" // so that the record says that nothing is what came (RFC 2046, section 4.5.1)
+		}
+		return r
 	}
 	var r record.Record
-	if err := r.Unmarshal(t.named()); err != nil || r.Gap != nil {
+	if err := r.Unmarshal(t.named()); err != nil || r.Gap != nil || new(record.Checker).Check(&r) != nil {
 		return record.Record{Quality: record.Bad, Payload: t.answer.Payload, ContentType: t.answer.ContentType}
 	}
 	return r

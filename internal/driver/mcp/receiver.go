@@ -42,6 +42,7 @@ type receiver struct {
 	now      Now
 	log      *slog.Logger
 	agent    string // our name: records that bear it must not come from elsewhere
+	from     string // the listener or link, see sender
 	admit    func(ctx context.Context, peer mcp.Peer) error
 	throttle func(ctx context.Context, batch []share) error // nil: nobody is too fast
 
@@ -64,6 +65,7 @@ type scratch struct {
 	entries []store.Entry
 	named   []byte
 	shares  []share
+	checker record.Checker
 }
 
 // Larger ones are left to the garbage collector.
@@ -115,13 +117,25 @@ func (r *receiver) Channel(name string) (uint64, error) {
 	if r.identity != nil && !r.identity.Has(RolePublish) {
 		return 0, notAllowed("%s was not given the role %q", r.peer.Sender, RolePublish)
 	}
-	c, err := r.queue.Channel(store.ChannelKey{Sender: r.peer.Sender, Epoch: r.peer.Epoch, Channel: name})
+	c, err := r.queue.Channel(store.ChannelKey{Sender: r.sender(), Epoch: r.peer.Epoch, Channel: name})
 	if err != nil {
 		r.log.Warn("a channel can't be opened", "sender", r.peer.Sender, "channel", name, "error", err)
 		return 0, &mcp.Error{Code: mcp.CodeBusy, Reason: "no more channels are taken"}
 	}
 	r.channels = append(r.channels, c)
 	return c.Safe(), nil
+}
+
+// sender is under which name the queue keeps the peer's numbers. One that has
+// proven its name has the same wherever it comes in. What others say of
+// themselves counts only where they say it: else whoever reaches an open listener
+// could move the numbers of a peer that a closed one knows, and what that sends
+// next would be taken for repeats. No name has a slash in it.
+func (r *receiver) sender() string {
+	if r.identity != nil {
+		return r.peer.Sender
+	}
+	return r.peer.Sender + "/" + r.from
 }
 
 // channel finds one that Channel was called for.
@@ -204,6 +218,9 @@ func (r *receiver) entry(work *scratch, raw []byte, now time.Time) (store.Entry,
 	}
 	rec := r.record
 	if err := rec.Unmarshal(raw); err != nil {
+		return store.Entry{}, badRecord("%s", err)
+	}
+	if err := work.checker.Check(rec); err != nil {
 		return store.Entry{}, badRecord("%s", err)
 	}
 	if (rec.Gap != nil) != (rec.Stream == record.GapStream) {

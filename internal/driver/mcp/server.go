@@ -49,6 +49,7 @@ type Server struct {
 	doorman *doorman
 	rates   *rates
 	peers   *peers
+	crowd   *chatter // about connections beyond a limit
 	gate    *mcp.Gate
 	running sync.WaitGroup
 
@@ -80,7 +81,8 @@ func NewServer(cfg ServerConfig, queue Queue, now Now, log *slog.Logger) (*Serve
 	}
 	s := &Server{
 		cfg: cfg, queue: queue, now: now, log: log, remotes: remotes,
-		answers: mcp.NewAnswers(), doorman: newDoorman(), rates: newRates(cfg.Rate, cfg.RateBurst), peers: newPeers(log), gate: mcp.NewGate(),
+		answers: mcp.NewAnswers(), doorman: newDoorman(), rates: newRates(cfg.Rate, cfg.RateBurst),
+		peers: newPeers(log), crowd: newChatter(log, 1, 10), gate: mcp.NewGate(),
 	}
 	s.limits = newLimits(&s.cfg.ListenConfig)
 	return s, nil
@@ -89,7 +91,11 @@ func NewServer(cfg ServerConfig, queue Queue, now Now, log *slog.Logger) (*Serve
 // Framer makes what finds the frames; the listener's transport wants one for
 // each connection.
 func (s *Server) Framer() transport.Framer {
-	return mcp.NewStreamFramer(s.cfg.MaxPayload, s.cfg.FrameTimeout)
+	f := mcp.NewStreamFramer(s.cfg.MaxPayload, s.cfg.FrameTimeout)
+	if len(s.remotes) == 0 { // else the first frame may be a PUBLISH
+		f.ExpectHello()
+	}
+	return f
 }
 
 // Gate decides which addresses may open a session over datagrams; a listener on
@@ -126,7 +132,9 @@ func (s *Server) Run(ctx context.Context, l transport.Listener) error {
 		remote := conn.Info().Remote
 		ticket, refusal := s.limits.admit(remote)
 		if refusal != nil {
-			s.doorman.refuse(ctx, conn, refusal)
+			s.crowd.say(slog.LevelWarn, "a connection was refused: raise the limit if it is one of yours",
+				"remote", remote, "limit", refusal.key, "reason", refusal.reason.Reason)
+			s.doorman.refuse(ctx, conn, refusal.reason)
 			continue
 		}
 		s.running.Go(func() { s.serve(ctx, &peer{conn: conn, remote: remote, ticket: ticket}) })
@@ -161,7 +169,7 @@ func (s *Server) serve(ctx context.Context, p *peer) {
 func (s *Server) newSession(p *peer, h mcp.Handler) *mcp.Session {
 	return mcp.NewSession(p.conn, mcp.Config{
 		Role: mcp.Server, Name: s.cfg.Agent, Epoch: s.cfg.Epoch,
-		Heartbeat: s.cfg.HeartbeatInterval, HelloTimeout: s.cfg.HelloTimeout,
+		Heartbeat: s.cfg.HeartbeatInterval, HelloTimeout: s.cfg.HelloTimeout, FrameTimeout: s.cfg.FrameTimeout,
 		MaxPayload: s.cfg.MaxPayload, WindowRecords: s.cfg.Window, WindowBytes: s.cfg.WindowBytes,
 		MaxBuffered: s.cfg.MaxBuffered, MaxRequests: s.cfg.MaxRequests,
 		Anonymous: s.remotes[host(p.remote)],
@@ -171,7 +179,7 @@ func (s *Server) newSession(p *peer, h mcp.Handler) *mcp.Session {
 
 // receiver takes what p publishes.
 func (s *Server) receiver(p *peer) *receiver {
-	r := &receiver{queue: s.queue, now: s.now, log: s.log, agent: s.cfg.Agent, scratches: &s.scratches}
+	r := &receiver{queue: s.queue, now: s.now, log: s.log, agent: s.cfg.Agent, from: s.cfg.Name, scratches: &s.scratches}
 	if s.rates != nil {
 		r.throttle = s.throttle
 	}

@@ -78,7 +78,7 @@ func TestARestartedAgentGoesOnWhereItWas(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c, err := s.Channel(store.ChannelKey{Sender: "press-1", Epoch: 7, Channel: "main"})
+		c, err := s.Channel(store.ChannelKey{Sender: "press-1/", Epoch: 7, Channel: "main"})
 		if err != nil || c.Safe() != uint64(10*start) {
 			t.Fatalf("start %d: %d is safe, %v", start, c.Safe(), err)
 		}
@@ -257,7 +257,7 @@ func say(t *testing.T, s *server, sender string, records ...record.Record) error
 func TestRecordsOfAnAgentBelowKeepTheirIdentity(t *testing.T) {
 	b := openStore(t, t.TempDir(), store.Config{})
 	s := startServer(t, b.store, driver.ServerConfig{OwnDeviceOnly: true})
-	below := record.Record{Agent: "gw-77", Epoch: 5, Device: "boiler-1", Stream: "temps", Seq: 41, Part: 2}
+	below := record.Record{Agent: "gw-77", Epoch: 5, Device: "boiler-1", Stream: "temps", Seq: 41, Part: 2, Payload: []byte("x")}
 	gap := record.Record{
 		Agent: "gw-77", Epoch: 5, Device: "boiler-1", Stream: record.GapStream,
 		Gap: &record.Gap{From: 42, To: 50, Count: 9, Reason: record.GapDropOldest},
@@ -282,12 +282,12 @@ func TestARecordThatMayNotBeSaidEndsTheSession(t *testing.T) {
 		record record.Record
 		code   mcp.Code
 	}{
-		"another's device":           {record.Record{Device: "press-2", Stream: "s"}, mcp.CodeNotAllowed},
-		"another agent's device":     {record.Record{Device: "press-1", Stream: "s", Agent: "gw-77", Epoch: 1, Seq: 1}, mcp.CodeNotAllowed},
-		"a record of our own":        {record.Record{Device: "press-1", Stream: "s", Agent: "gw-01", Epoch: 1, Seq: 1}, mcp.CodeNotAllowed},
-		"an agent without an epoch":  {record.Record{Device: "press-1", Stream: "s", Agent: "press-1", Seq: 1}, mcp.CodeBadPayload},
-		"an agent without a number":  {record.Record{Device: "press-1", Stream: "s", Agent: "press-1", Epoch: 1}, mcp.CodeBadPayload},
-		"no device":                  {record.Record{Stream: "s"}, mcp.CodeBadPayload},
+		"another's device":           {record.Record{Device: "press-2", Stream: "s", Payload: []byte("x")}, mcp.CodeNotAllowed},
+		"another agent's device":     {record.Record{Device: "press-1", Stream: "s", Agent: "gw-77", Epoch: 1, Seq: 1, Payload: []byte("x")}, mcp.CodeNotAllowed},
+		"a record of our own":        {record.Record{Device: "press-1", Stream: "s", Agent: "gw-01", Epoch: 1, Seq: 1, Payload: []byte("x")}, mcp.CodeNotAllowed},
+		"an agent without an epoch":  {record.Record{Device: "press-1", Stream: "s", Agent: "press-1", Seq: 1, Payload: []byte("x")}, mcp.CodeBadPayload},
+		"an agent without a number":  {record.Record{Device: "press-1", Stream: "s", Agent: "press-1", Epoch: 1, Payload: []byte("x")}, mcp.CodeBadPayload},
+		"no device":                  {record.Record{Stream: "s", Payload: []byte("x")}, mcp.CodeBadPayload},
 		"a name that is not allowed": {record.Record{Device: "press-1", Stream: "a/b"}, mcp.CodeBadPayload},
 		"a gap that is none":         {record.Record{Device: "press-1", Stream: record.GapStream}, mcp.CodeBadPayload},
 	} {
@@ -296,7 +296,7 @@ func TestARecordThatMayNotBeSaidEndsTheSession(t *testing.T) {
 		}
 	}
 	trusting := startServer(t, b.store, driver.ServerConfig{})
-	if err := say(t, trusting, "gateway", record.Record{Device: "press-2", Stream: "s"}); err != nil {
+	if err := say(t, trusting, "gateway", record.Record{Device: "press-2", Stream: "s", Payload: []byte("x")}); err != nil {
 		t.Errorf("a trusted peer may not speak for a device behind it: %v", err)
 	}
 }

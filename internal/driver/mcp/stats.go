@@ -24,8 +24,8 @@ type Stats struct {
 	Lost      uint64 // best-effort records that never came
 	Foreign   uint64 // datagrams without their session's cookie
 
-	Challenges uint64 // HELLOs from addresses that had not proven themselves
-	Unproven   uint64 // other datagrams from such addresses, not answered
+	Challenges uint64 // datagrams from addresses that had not proven themselves, answered with a cookie
+	Unproven   uint64 // others from such addresses, not answered
 
 	Refusals Refusals
 }
@@ -46,7 +46,8 @@ type Refusals struct {
 	Unauthorized     uint64 // peers that did not prove who they are
 	TokenExpired     uint64 // sessions refused or ended because a token's time was over
 	NotAllowed       uint64 // peers that spoke for others, or without the role
-	HandshakesFailed uint64 // connections that ended before their peer said who it is, for none of these reasons: TLS refused it, or it hung up
+	Handshake        uint64 // connections whose TLS or DTLS handshake failed
+	HandshakesFailed uint64 // connections that ended before their peer said who it is, for none of these reasons: it hung up
 	BadPayloads      uint64 // sessions that ended over a frame that can't be read
 	OutOfPlace       uint64 // sessions that ended over a command that does not belong there
 }
@@ -82,7 +83,7 @@ func (s *Server) Stats() Stats {
 			BufferExceeded: s.counters.BufferExceeded.Load(), Requests: s.counters.RequestsRefused.Load(),
 			RateSlowed: s.rateSlowed.Load(), RateExceeded: s.ended[mcp.CodeRateExceeded].Load(),
 			Unauthorized: s.ended[mcp.CodeUnauthorized].Load(), TokenExpired: s.ended[mcp.CodeTokenExpired].Load(),
-			NotAllowed: s.ended[mcp.CodeNotAllowed].Load(), HandshakesFailed: s.peers.handshakesFailed.Load(),
+			NotAllowed: s.ended[mcp.CodeNotAllowed].Load(), Handshake: s.peers.handshakes.Load(), HandshakesFailed: s.peers.handshakesFailed.Load(),
 			BadPayloads: s.ended[mcp.CodeBadPayload].Load(),
 			OutOfPlace:  s.ended[mcp.CodeUnexpected].Load() + s.ended[mcp.CodeHelloExpected].Load() + s.ended[mcp.CodeUnknownCommand].Load(),
 		},

@@ -86,7 +86,7 @@ func (l *Link) Open(ctx context.Context) error {
 	}
 	conn, err := l.dialer.Dial(ctx, f)
 	if err != nil {
-		return fmt.Errorf("modbus: opening %s: %w", l.dialer.Endpoint(), err)
+		return fmt.Errorf("modbus: %w", err)
 	}
 	f.opened(conn.Info())
 	l.conn, l.framing = transport.Within(conn, f), f
@@ -153,7 +153,7 @@ func (l *Link) transact(ctx context.Context, unit byte, r Request) ([]byte, erro
 	}
 	l.counted.requests.Add(1)
 	if err := conn.Write(l.framing.request(unit, r)); err != nil {
-		return nil, l.failed("sending", unit, r, r.unknown(unusable(err)))
+		return nil, l.failed("asking", unit, r, r.unknown(unusable(err)))
 	}
 	data, err := l.await(ctx, conn, unit, r)
 	var refused Exception
@@ -276,8 +276,12 @@ func (l *Link) quiet(ctx context.Context, conn transport.Conn, unit byte) error 
 	return conn.Discard()
 }
 
-// failed wraps an error once, for whoever reads the log.
+// failed wraps an error once, for whoever reads the log. One of the line comes
+// first: it happened to whatever was going on, and names the endpoint itself.
 func (l *Link) failed(doing string, unit byte, r Request, err error) error {
+	if errors.Is(err, transport.ErrLost) {
+		return fmt.Errorf("modbus: %w, while %s unit %d (%v)", err, doing, unit, r)
+	}
 	return fmt.Errorf("modbus: %s unit %d on %s (%v): %w", doing, unit, l.dialer.Endpoint(), r, err)
 }
 

@@ -82,7 +82,7 @@ func (l *Link) Open(ctx context.Context) error {
 	f := newFramer(&l.cfg)
 	conn, err := l.dialer.Dial(ctx, f)
 	if err != nil {
-		return fmt.Errorf("text: opening %s: %w", l.dialer.Endpoint(), err)
+		return fmt.Errorf("text: %w", err)
 	}
 	f.whole = conn.Info().MaxMessage > 0
 	conn = transport.Within(conn, f)

@@ -197,7 +197,7 @@ func TestOpenFailsWithTheEndpointAndTheCause(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := l.Open(t.Context()); !errors.Is(err, transport.ErrLost) || !strings.Contains(err.Error(), "text: opening memory scale") {
+	if err := l.Open(t.Context()); !errors.Is(err, transport.ErrLost) || !strings.HasPrefix(err.Error(), "text: memory scale: ") || strings.Count(err.Error(), "memory scale") != 1 {
 		t.Errorf("got %v", err)
 	}
 }

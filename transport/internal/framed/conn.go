@@ -260,7 +260,7 @@ func reason(err error) error {
 	case errors.Is(err, transport.ErrLost):
 		return err // the Stream knows it better
 	case errors.Is(err, io.EOF):
-		return transport.Lost(errors.New("the other side closed it"))
+		return transport.Lost(errors.New("the other side closed the connection"))
 	case errors.As(err, &errno):
 		return transport.Lost(errno) // without the addresses, which fail adds
 	}

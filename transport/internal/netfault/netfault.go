@@ -38,17 +38,32 @@ func Plain(err error) error {
 	return errors.New(err.Error())
 }
 
-// Ended is ctx's error if that is why dialing failed with err, else nil.
-func Ended(ctx context.Context, err error) error {
+// Ended is ctx's error if that is why dialing failed with err, else nil; reason
+// is what it means when the time was over.
+func Ended(ctx context.Context, err error, reason string) error {
 	switch {
 	case ctx.Err() != nil:
-		return ctx.Err()
+		return InTime(ctx.Err(), reason)
 	case IsTimeout(err) && endsNow(ctx):
 		<-ctx.Done()
-		return ctx.Err()
+		return InTime(ctx.Err(), reason)
 	}
 	return nil
 }
+
+// InTime puts a context's end into words: reason is why nothing had come about
+// when its time was over. To errors.Is it stays context.DeadlineExceeded.
+func InTime(err error, reason string) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return late(reason)
+	}
+	return err
+}
+
+type late string
+
+func (l late) Error() string      { return string(l) }
+func (late) Is(target error) bool { return target == context.DeadlineExceeded }
 
 // IsTimeout: net gave up by its own clock. With several addresses each gets a
 // share of the time, so this need not be the end of the context.

@@ -53,12 +53,12 @@ func TestATimeOutAMomentBeforeTheContextsIsTheContexts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
 		defer cancel()
-		if err := netfault.Ended(ctx, os.ErrDeadlineExceeded); !errors.Is(err, context.DeadlineExceeded) {
+		if err := netfault.Ended(ctx, os.ErrDeadlineExceeded, "no answer"); !errors.Is(err, context.DeadlineExceeded) || err.Error() != "no answer" {
 			t.Errorf("got %v", err)
 		}
 		ctx, cancel = context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		if err := netfault.Ended(ctx, os.ErrDeadlineExceeded); err != nil {
+		if err := netfault.Ended(ctx, os.ErrDeadlineExceeded, "no answer"); err != nil {
 			t.Errorf("a minute before the end: %v", err)
 		}
 	})

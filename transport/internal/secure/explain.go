@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"time"
 )
@@ -33,28 +34,50 @@ const (
 // for an error that is not one of TLS.
 func Explain(err error) (reason string, settled, ok bool) {
 	var header tls.RecordHeaderError
-	var remote *net.OpError
+	var told *net.OpError // an alert, theirs or ours
 	switch {
 	case errors.As(err, &header):
 		return "the other side does not speak TLS: check the port, and whether tls is set at both ends", true, true
-	case errors.As(err, &remote) && remote.Op == "remote error":
-		return explainAlert(remote.Err)
+	case errors.As(err, &told) && told.Op == "remote error":
+		return explainAlert(told.Err)
+	case errors.As(err, &told) && told.Op == "local error":
+		err = told.Err
 	}
 	if reason, ok := explainCertificate(err); ok {
 		return reason, true, true
 	}
-	text, isTLS := strings.CutPrefix(err.Error(), "tls: ")
+	if text, isTLS := strings.CutPrefix(err.Error(), "tls: "); isTLS {
+		reason, settled = explainText(text)
+		return reason, settled, true
+	}
 	switch {
-	case strings.HasPrefix(text, "client didn't provide a certificate"):
-		return "the other side has shown no certificate, and client_ca demands one", true, true
-	case strings.Contains(text, "unsupported protocol version"), strings.Contains(text, "only unsupported versions"):
-		return "the other side does not speak TLS 1.3: update it", true, true
-	case isTLS:
-		return "TLS: " + text, false, true
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return "the other side hung up during the TLS handshake: check that it speaks TLS 1.3 and look into its log", false, true
 	}
 	return "", false, false
+}
+
+// NoCertificate is said of a client that has shown none.
+const NoCertificate = "the other side has shown no certificate, and client_ca demands one"
+
+// explainText is about what crypto/tls itself has found to be wrong, for which
+// it has texts and no types.
+func explainText(text string) (reason string, settled bool) {
+	says := func(parts ...string) bool {
+		return slices.ContainsFunc(parts, func(part string) bool { return strings.Contains(text, part) })
+	}
+	switch {
+	case says("client didn't provide a certificate"):
+		return NoCertificate, true
+	case says("unsupported protocol version", "only unsupported versions"):
+		return "the other side does not speak TLS 1.3: update it", true
+	case says("no cipher suite supported", "no key exchanges supported", "application protocol", "ALPN protocol"):
+		return "the two sides have nothing in common (" + text + "): check that this is the right port, and what the other side is set to", true
+	case says("bad record MAC"):
+		return "what the other side sent can't be decrypted: it was damaged on the way, or the other side broke the handshake off, " +
+			"perhaps because it does not trust our certificate", false
+	}
+	return "TLS: " + text, false
 }
 
 // explainCertificate is about the certificate that the other side has shown.

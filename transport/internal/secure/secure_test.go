@@ -1,6 +1,7 @@
 package secure
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -62,5 +63,51 @@ func TestOnlyErrorsOfTLSAreExplained(t *testing.T) {
 	}
 	if reason, settled, ok := Explain(io.ErrUnexpectedEOF); !ok || settled {
 		t.Errorf("a peer that hangs up: %q, %v", reason, settled)
+	}
+}
+
+func TestWhatWeFindWrongOurselvesSaysWhatToDo(t *testing.T) {
+	for text, want := range map[string]string{
+		"client didn't provide a certificate":                         "client_ca demands one",
+		"client offered only unsupported versions: [303]":             "does not speak TLS 1.3",
+		"no cipher suite supported by both client and server":         "nothing in common",
+		`client requested unsupported application protocols (["h3"])`: "nothing in common",
+		"bad record MAC":                  "damaged on the way",
+		"a text that nobody has seen yet": "a text that nobody has seen yet",
+	} {
+		plain := errors.New("tls: " + text)
+		for _, err := range []error{plain, &net.OpError{Op: "local error", Err: plain}} {
+			reason, _, ok := Explain(err)
+			if !ok || !strings.Contains(reason, want) || strings.Contains(reason, "local error") {
+				t.Errorf("%v: %q, %v", err, reason, ok)
+			}
+		}
+	}
+}
+
+func TestAnAlertInTheClearIsFoundAtTheEnd(t *testing.T) {
+	for name, c := range map[string]struct {
+		received []string
+		alert    string
+	}{
+		"nothing":             {nil, ""},
+		"an alert":            {[]string{"\x15\x03\x03\x00\x02\x02\x30"}, "unknown certificate authority"},
+		"behind other things": {[]string{"\x16\x03\x01\x00\x01x\x14\x03\x03\x00\x01\x01\x15\x03\x03\x00\x02\x02\x30"}, "unknown certificate authority"},
+		"byte by byte":        {strings.Split("x\x15\x03\x03\x00\x02\x02\x2a", ""), "bad certificate"},
+		"a warning":           {[]string{"\x15\x03\x03\x00\x02\x01\x00"}, ""},
+		"encrypted":           {[]string{"\x17\x03\x03\x00\x02\x02\x30"}, ""},
+		"something behind it": {[]string{"\x15\x03\x03\x00\x02\x02\x30", "x"}, ""},
+	} {
+		var tail Tail
+		for _, part := range c.received {
+			tail.Add([]byte(part))
+		}
+		err := tail.Alert()
+		if (err != nil) != (c.alert != "") || err != nil && !strings.Contains(err.Error(), c.alert) {
+			t.Errorf("%s: %v, want %q", name, err, c.alert)
+		}
+		if _, _, ok := Explain(cmp.Or[error](err, io.EOF)); !ok {
+			t.Errorf("%s: %v is not explained", name, err)
+		}
 	}
 }
