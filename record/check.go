@@ -18,7 +18,7 @@ const fewPoints = 16
 
 var (
 	errNothing  = errors.New("it has neither points nor a payload")
-	errMixed    = errors.New("it has more than one of points, payload and gap")
+	errMixed    = errors.New("it announces a gap, and has points or a payload too")
 	errType     = errors.New("the content type is not UTF-8")
 	errGapText  = errors.New("the reason of the gap is not UTF-8")
 	errNoValue  = errors.New("has neither a value nor a reason why there is none")
@@ -27,9 +27,9 @@ var (
 	errText     = errors.New("has a text that is not UTF-8")
 )
 
-// Check wants of a record that Unmarshal has read: either points or a payload
-// (of which a content type alone says that it is empty) or a gap; points whose
-// names differ, each with a value or the reason why there is none; and UTF-8
+// Check wants of a record that Unmarshal has read: points, a payload (of which a
+// content type alone says that it is empty) or both, or a gap; points whose names
+// differ, each with a value or the reason why there is none; and UTF-8
 // wherever there is text. The error names device and point.
 func (c *Checker) Check(r *Record) error {
 	if err := c.check(r); err != nil {
@@ -39,16 +39,11 @@ func (c *Checker) Check(r *Record) error {
 }
 
 func (c *Checker) check(r *Record) error {
-	kinds := 0
-	for _, there := range [...]bool{len(r.Points) > 0, len(r.Payload) > 0 || r.ContentType != "", r.Gap != nil} {
-		if there {
-			kinds++
-		}
-	}
+	says := len(r.Points) > 0 || len(r.Payload) > 0 || r.ContentType != ""
 	switch {
-	case kinds == 0:
+	case !says && r.Gap == nil:
 		return errNothing
-	case kinds > 1:
+	case says && r.Gap != nil:
 		return errMixed
 	case !utf8.ValidString(r.ContentType):
 		return errType

@@ -22,6 +22,7 @@ import (
 // some, delays each by up to 300 ms, and is cut for 30 s; on the serial line a
 // bit flips every 10 kB.
 func TestEveryAcknowledgedRecordArrivesOnceOverBadLinks(t *testing.T) {
+	t.Parallel()
 	for _, transport := range []string{"tcp", "udp", "quic", "serial"} {
 		t.Run(transport, func(t *testing.T) {
 			t.Parallel()

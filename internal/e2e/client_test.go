@@ -128,6 +128,7 @@ func TestAClientInPythonPublishesOverTLSWithItsCertificate(t *testing.T) {
 }
 
 func TestAClientInPythonOutlivesAKillOfTheAgent(t *testing.T) {
+	t.Parallel()
 	const produced = 5000
 	for _, transport := range []string{"tcp", "udp"} {
 		t.Run(transport, func(t *testing.T) {

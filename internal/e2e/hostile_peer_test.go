@@ -236,14 +236,39 @@ func (g *goodDevice) feelsNothing(t *testing.T, a *agent, address string, newcom
 	}
 }
 
+// looks is how often a latency is measured at most: on a machine that does other
+// work too, one look may meet that work. What an attack does, it does each time.
+const looks = 3
+
 func (g *goodDevice) endures(t *testing.T, a *agent, address string, newcomer func() time.Duration, o ordeal) {
+	for look := 1; ; look++ {
+		usual, attacked := g.look(t, a, address, newcomer, o)
+		if look < looks && (felt(usual.publish, attacked.publish) || felt(usual.join, attacked.join)) {
+			continue
+		}
+		compare(t, "PUBLISH to ACK", usual.publish, attacked.publish)
+		if newcomer != nil {
+			compare(t, "connecting to WELCOME", usual.join, attacked.join)
+		}
+		break
+	}
+	g.isWell(t)
+	a.isSmall(t)
+	a.isQuiet(t)
+}
+
+// latency is what devices feel.
+type latency struct{ publish, join time.Duration }
+
+// look measures without and then under the attack, until that is counted.
+func (g *goodDevice) look(t *testing.T, a *agent, address string, newcomer func() time.Duration, o ordeal) (usual, attacked latency) {
 	publish := func() time.Duration { return g.publish(t) }
-	usual, joins := median(publish, nil), median(newcomer, nil)
+	usual = latency{median(publish, nil), median(newcomer, nil)}
 	counted, late := a.risen(o.counts...), time.Now().Add(patience)
 	attacker := attack(t, o.attack, address)
 	attacker.says(attackBegun)
-	attacked := median(publish, func() bool { return counted() || time.Now().After(late) })
-	joined := median(newcomer, nil)
+	attacked.publish = median(publish, func() bool { return counted() || time.Now().After(late) })
+	attacked.join = median(newcomer, nil)
 	if attacker.ended() {
 		t.Errorf("the attacker has given up: %s", attacker.output())
 	}
@@ -251,13 +276,7 @@ func (g *goodDevice) endures(t *testing.T, a *agent, address string, newcomer fu
 	if !counted() {
 		t.Errorf("after %v the attack is not counted: %v", patience, o.counts)
 	}
-	compare(t, "PUBLISH to ACK", usual, attacked)
-	if newcomer != nil {
-		compare(t, "connecting to WELCOME", joins, joined)
-	}
-	g.isWell(t)
-	a.isSmall(t)
-	a.isQuiet(t)
+	return usual, attacked
 }
 
 // median is that of at least so many samples, and of more until enough. The
@@ -277,10 +296,15 @@ func median(sample func() time.Duration, enough func() bool) time.Duration {
 	return all[len(all)/2]
 }
 
+// felt says that an attack makes others wait too long.
+func felt(usual, attacked time.Duration) bool {
+	return attacked > slowdown*usual && attacked > latencyFloor
+}
+
 func compare(t *testing.T, what string, usual, attacked time.Duration) {
 	t.Helper()
 	t.Logf("%s: usually %v, under attack %v", what, usual.Round(time.Microsecond), attacked.Round(time.Microsecond))
-	if attacked > slowdown*usual && attacked > latencyFloor {
+	if felt(usual, attacked) {
 		t.Errorf("%s takes %v under attack instead of %v", what, attacked, usual)
 	}
 }

@@ -22,6 +22,7 @@ const kills = 50
 // and again at random moments. What was acknowledged must reach the file: a
 // device forgets it, so nobody would send it again.
 func TestNoAcknowledgedRecordIsLostHoweverOftenTheAgentIsKilled(t *testing.T) {
+	t.Parallel()
 	port := freePort(t)
 	out := filepath.Join(t.TempDir(), "out.jsonl")
 	config, admin := configure(t, fmt.Sprintf(`

@@ -12,6 +12,7 @@ import (
 // job: pymodbus as an RTU slave behind a pty pair and as a TCP slave, mosquitto
 // as the broker, mosquitto_sub to count. The broker is away for 20 seconds.
 func TestReadingsOfRealSlavesReachARealBrokerAcrossAnOutage(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	ours, theirs := filepath.Join(dir, "ours"), filepath.Join(dir, "theirs")
 	launch(t, "socat", "pty,raw,echo=0,link="+ours, "pty,raw,echo=0,link="+theirs)
