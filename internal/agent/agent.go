@@ -161,7 +161,7 @@ func (a *Agent) start() (stop func()) {
 	delivery := start("upstreams", a.log, outward)
 	collection := start("sources", a.log, sources)
 	a.stages = []*stage{queue, delivery, collection}
-	office := start("admin", a.log, []part{{"admin", a.admin.Run}})
+	office := start("admin", a.log, []part{{"admin", a.admin.Run}, {"memory", trim}})
 	return func() {
 		collection.stop(stopSources)
 		a.drain(stopDrain)

@@ -1,0 +1,24 @@
+package agent
+
+import (
+	"runtime"
+	"runtime/debug"
+	"testing"
+)
+
+func TestTheMemoryThatABurstLeavesBehindIsSeenAndGoneAfterwards(t *testing.T) {
+	burst := make([][]byte, 64)
+	for i := range burst {
+		burst[i] = make([]byte, 1<<20)
+	}
+	runtime.KeepAlive(burst)
+	burst = nil
+	runtime.GC()
+	if _, slack := memory(); slack < 32<<20 {
+		t.Fatalf("%d bytes are seen after a burst of 64 MiB", slack)
+	}
+	debug.FreeOSMemory()
+	if live, slack := memory(); slack > 32<<20 || live == 0 {
+		t.Errorf("%d bytes are left, beside %d in use", slack, live)
+	}
+}
