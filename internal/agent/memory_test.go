@@ -6,13 +6,17 @@ import (
 	"testing"
 )
 
-func TestTheMemoryThatABurstLeavesBehindIsSeenAndGoneAfterwards(t *testing.T) {
-	burst := make([][]byte, 64)
-	for i := range burst {
-		burst[i] = make([]byte, 1<<20)
+// burst takes 64 MiB and forgets them.
+func burst() {
+	all := make([][]byte, 64)
+	for i := range all {
+		all[i] = make([]byte, 1<<20)
 	}
-	runtime.KeepAlive(burst)
-	burst = nil
+	runtime.KeepAlive(all)
+}
+
+func TestTheMemoryThatABurstLeavesBehindIsSeenAndGoneAfterwards(t *testing.T) {
+	burst()
 	runtime.GC()
 	if _, slack := memory(); slack < 32<<20 {
 		t.Fatalf("%d bytes are seen after a burst of 64 MiB", slack)
