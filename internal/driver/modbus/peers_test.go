@@ -17,6 +17,7 @@ import (
 	"github.com/mcp-edge/edge-agent/transport"
 	"github.com/mcp-edge/edge-agent/transport/serial"
 	"github.com/mcp-edge/edge-agent/transport/tcp"
+	"github.com/mcp-edge/edge-agent/transport/udp"
 )
 
 // peer starts a program that ends with its standard input, and returns what it
@@ -75,10 +76,11 @@ func opened(t *testing.T, dialer transport.Dialer, framing string) *modbus.Link 
 	return link
 }
 
-// pymodbus returns links to pymodbus over both transports.
+// pymodbus returns links to pymodbus over each transport.
 func pymodbus(t *testing.T) map[string]*modbus.Link {
 	t.Helper()
 	port := await(t, peer(t, "/usr/bin/python3", "testdata/slave.py", "tcp"), `^(\d+)$`)
+	datagrams := await(t, peer(t, "/usr/bin/python3", "testdata/slave.py", "udp"), `^(\d+)$`)
 	pair := peer(t, "socat", "-d", "-d", "pty,raw,echo=0", "pty,raw,echo=0")
 	ours, theirs := await(t, pair, `PTY is (\S+)`), await(t, pair, `PTY is (\S+)`)
 	await(t, peer(t, "/usr/bin/python3", "testdata/slave.py", "rtu", theirs), `^(ready)$`)
@@ -86,6 +88,7 @@ func pymodbus(t *testing.T) map[string]*modbus.Link {
 	return map[string]*modbus.Link{
 		"RTU":        opened(t, line, modbus.FramingRTU),
 		"Modbus TCP": opened(t, tcp.NewDialer("127.0.0.1:"+port, nil), modbus.FramingTCP),
+		"UDP":        opened(t, udp.NewDialer("127.0.0.1:"+datagrams, udp.Config{}), modbus.FramingTCP),
 	}
 }
 

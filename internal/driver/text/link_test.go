@@ -214,3 +214,34 @@ func TestNewLinkRefusesWhatCannotWork(t *testing.T) {
 		}
 	}
 }
+
+// once is a dialer of a Conn that is there already.
+type once struct{ transport.Conn }
+
+func (o once) Dial(context.Context, transport.Framer) (transport.Conn, error) { return o.Conn, nil }
+func (once) Endpoint() string                                                 { return "udp scale" }
+
+func TestADatagramHoldsLinesAndItsEndEndsOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ours, device := transporttest.Datagrams(transporttest.Weather{MaxMessage: 1200})
+		b := &bench{sink: new(sink), device: device}
+		now := func() (time.Time, record.Clock) { return time.Now(), record.ClockSynced }
+		var err error
+		if b.Link, err = NewLink(once{ours}, "scale-1", base(weight), b.sink, now, slog.New(slog.DiscardHandler)); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Open(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		defer device.Close()
+		defer b.Close()
+		b.say(t, "W 1\r\nW 2")
+		b.say(t, ".5\r\n")
+		b.say(t, "W 3")
+		b.want(t,
+			`scale-1 weight 00:00:00 "good","values":{"w":1}}`,
+			`scale-1 weight 00:00:00 "good","values":{"w":2}}`,
+			`scale-1 line 00:00:00 "bad","payload":"LjU=","content_type":"text/plain"}`,
+			`scale-1 weight 00:00:00 "good","values":{"w":3}}`)
+	})
+}

@@ -1,6 +1,7 @@
 """A Modbus slave of pymodbus, whose own encoder fills the registers.
 
 slave.py tcp            Modbus TCP on a free port, which it prints
+slave.py udp            the same frames in datagrams, likewise
 slave.py rtu DEVICE     RTU on a serial device; prints "ready"
 
 It ends when its standard input does.
@@ -12,7 +13,7 @@ import sys
 from pymodbus.constants import Endian
 from pymodbus.datastore import ModbusServerContext, ModbusSlaveContext, ModbusSparseDataBlock
 from pymodbus.payload import BinaryPayloadBuilder
-from pymodbus.server import StartAsyncSerialServer, StartAsyncTcpServer
+from pymodbus.server import StartAsyncSerialServer, StartAsyncTcpServer, StartAsyncUdpServer
 from pymodbus.transaction import ModbusRtuFramer, ModbusSocketFramer
 
 
@@ -61,6 +62,13 @@ async def main():
         serving = asyncio.create_task(server.serve_forever())
         await server.serving
         print(server.server.sockets[0].getsockname()[1], flush=True)
+    elif sys.argv[1] == "udp":
+        server = await StartAsyncUdpServer(
+            context=context, address=("127.0.0.1", 0), framer=ModbusSocketFramer, defer_start=True
+        )
+        serving = asyncio.create_task(server.serve_forever())
+        await server.serving
+        print(server.protocol.get_extra_info("sockname")[1], flush=True)
     else:
         server = await StartAsyncSerialServer(
             context=context, port=sys.argv[2], framer=ModbusRtuFramer, baudrate=19200, defer_start=True
