@@ -111,7 +111,7 @@ func (a *agent) isQuiet(t testing.TB) {
 // isSmall bounds what the agent has ever had resident.
 func (a *agent) isSmall(t testing.TB) {
 	t.Helper()
-	most := a.mostMemory()
+	most := a.memory(t, "VmHWM")
 	t.Logf("the agent had at most %d KiB resident", most>>10)
 	if most > hostileMemory {
 		t.Errorf("the agent had %d KiB resident, %d are the most", most>>10, hostileMemory>>10)
@@ -130,26 +130,6 @@ func (a *agent) peers() map[string]string {
 		peers[p.Sender] = p.Remote
 	}
 	return peers
-}
-
-// mostMemory is the most that the agent has ever had resident (proc(5), VmHWM).
-func (a *agent) mostMemory() int {
-	a.t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", a.cmd.Process.Pid))
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	for line := range strings.Lines(string(text)) {
-		if kib, ok := strings.CutPrefix(line, "VmHWM:"); ok {
-			n, err := strconv.Atoi(strings.TrimSuffix(strings.TrimSpace(kib), " kB"))
-			if err != nil {
-				a.t.Fatal(err)
-			}
-			return n << 10
-		}
-	}
-	a.t.Fatal("no VmHWM")
-	return 0
 }
 
 // goodDevice publishes one record at a time, on a session that must not end.

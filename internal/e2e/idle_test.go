@@ -3,11 +3,9 @@ package e2e
 import (
 	"context"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -52,7 +50,7 @@ kind = "file"
 file = { path = %q }
 `, port, filepath.Join(b.TempDir(), "out.jsonl")))
 		a := runBinary(b, fast, config, admin)
-		before := a.resident(b)
+		before := a.memory(b, "VmRSS")
 		ctx, cancel := context.WithCancel(b.Context())
 		var running sync.WaitGroup
 		dialer := tcp.NewDialer(fmt.Sprintf("127.0.0.1:%d", port), nil)
@@ -66,7 +64,7 @@ file = { path = %q }
 			<-s.Opened()
 		}
 		<-time.After(65 * time.Second)
-		after := a.resident(b)
+		after := a.memory(b, "VmRSS")
 		b.ReportMetric(float64(after-before)/devices, "resident-B/device")
 		b.ReportMetric(0, "ns/op")
 		cancel()
@@ -82,24 +80,4 @@ func connectIdle(tb testing.TB, conn transport.Conn, name string) *mcp.Session {
 		tb.Fatal(err)
 	}
 	return mcp.NewSession(conn, mcp.Config{Name: name, Epoch: 1, Outboxes: []*mcp.Outbox{outbox}}, mcp.NoHandler{})
-}
-
-// resident is the agent's memory, in bytes (proc(5), status).
-func (a *agent) resident(tb testing.TB) int {
-	tb.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", a.cmd.Process.Pid))
-	if err != nil {
-		tb.Fatal(err)
-	}
-	for line := range strings.Lines(string(status)) {
-		if kib, ok := strings.CutPrefix(line, "VmRSS:"); ok {
-			n, err := strconv.Atoi(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(kib), "kB")))
-			if err != nil {
-				tb.Fatal(err)
-			}
-			return n << 10
-		}
-	}
-	tb.Fatal("no VmRSS")
-	return 0
 }

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -227,6 +228,27 @@ func (a *agent) get(path string) (code int, body []byte) {
 		return 0, nil
 	}
 	return res.StatusCode, body
+}
+
+// memory is one of the agent's figures in proc(5), status, in bytes: "VmRSS" is
+// what it has resident, "VmHWM" the most that it ever had, "RssAnon" without files.
+func (a *agent) memory(tb testing.TB, figure string) int {
+	tb.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", a.cmd.Process.Pid))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if kib, ok := strings.CutPrefix(line, figure+":"); ok {
+			n, err := strconv.Atoi(strings.TrimSuffix(strings.TrimSpace(kib), " kB"))
+			if err != nil {
+				tb.Fatal(err)
+			}
+			return n << 10
+		}
+	}
+	tb.Fatalf("there is no %s", figure)
+	return 0
 }
 
 // lastSeq asks the agent how many records of a device it has stored.
