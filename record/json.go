@@ -75,7 +75,7 @@ func (r *Record) AppendJSON(b []byte) []byte {
 	}
 	b = append(append(append(b, `,"quality":"`...), r.Quality.String()...), '"')
 	b = appendMembers(b, "values", r.Points, func(b []byte, p *Point) ([]byte, bool) {
-		return p.Value.appendJSON(b), p.Bad == "" && p.Value.kind != KindNone && p.Value.Finite()
+		return p.Value.AppendJSON(b), p.Bad == "" && p.Value.kind != KindNone && p.Value.Finite()
 	})
 	b = appendMembers(b, "units", r.Points, func(b []byte, p *Point) ([]byte, bool) {
 		return appendQuoted(b, p.Unit), p.Unit != ""
@@ -118,7 +118,9 @@ func appendMembers(b []byte, name string, points []Point, add func([]byte, *Poin
 	return append(b, '}')
 }
 
-func (v Value) appendJSON(b []byte) []byte {
+// AppendJSON appends v as JSON: true, 21.5, "text"; null for KindNone. A float
+// that is not Finite has no JSON, and makes none.
+func (v Value) AppendJSON(b []byte) []byte {
 	switch v.kind {
 	case KindFloat32:
 		return appendFloat(b, float64(math.Float32frombits(uint32(v.bits))), 32)

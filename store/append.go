@@ -16,6 +16,9 @@ var (
 	// ErrTooLarge is returned for a batch that could never be stored: one of more
 	// than half of max_size, or of 64 MiB.
 	ErrTooLarge = errors.New("the batch is larger than the queue takes")
+
+	// ErrFull is returned for a batch with NoWait that would have had to wait.
+	ErrFull = errors.New("the queue has no room at this moment")
 )
 
 const maxBatch = 64 << 20
@@ -37,6 +40,7 @@ type Batch struct {
 	Channel  *Channel // nil: the entries are in no channel
 	Previous uint64   // the number before the first entry's; below it, too, if numbers between are none
 	Delay    bool     // the commit may wait up to commit_delay for company
+	NoWait   bool     // Append fails with ErrFull where it would wait
 }
 
 // Commit stands for a group commit under way; everybody whose records are in the
@@ -80,22 +84,34 @@ type tally struct {
 type group struct {
 	segment    []byte // room for the header, then records; marks when it is taken
 	header     header
-	since      time.Time // when its first record came
+	since      time.Time // when what is in it first came
 	urgent     bool      // somebody waits: no delay
 	tallies    []tally
 	marks      []mark
-	channels   []*Channel // of the marks
-	sources    []*Source  // that had their first record
-	fresh      []*Channel // likewise
-	checkpoint []byte     // all numbers up to the group's end; nil: none is due
+	channels   []*Channel        // of the marks
+	sources    []*Source         // that had their first record
+	fresh      []*Channel        // likewise
+	checkpoint []byte            // all numbers up to the group's end; nil: none is due
+	mail       map[string][]byte // changes of the mailbox; a value of nil takes the key out
 	commit     *Commit
 }
 
-func newGroup(segment []byte) *group {
+// newGroup takes over the memory of spare.
+func newGroup(spare spare) *group {
 	return &group{
-		segment: append(segment[:0], make([]byte, headerSize)...),
+		segment: append(spare.segment[:0], make([]byte, headerSize)...),
+		tallies: spare.tallies[:0],
 		header:  header{oldest: noTime},
 		commit:  &Commit{done: make(chan struct{})},
+	}
+}
+
+// begun tells whether anything waits in the group for company.
+func (g *group) begun() bool { return g.header.count > 0 || len(g.mail) > 0 }
+
+func (g *group) begin() {
+	if !g.begun() {
+		g.since = time.Now()
 	}
 }
 
@@ -108,34 +124,45 @@ func newGroup(segment []byte) *group {
 // full, while the store is full under "block", and, for a batch with Delay, while
 // the disk fails. Entries that the channel already has are dropped and counted;
 // the Commit covers them nevertheless. It fails with a HoleError, ErrChannelGone,
-// ErrTooLarge or ErrClosed, and then nothing of the batch is stored.
+// ErrTooLarge, ErrFull or ErrClosed, and then nothing of the batch is stored.
 //
 // It may be called concurrently; batches of one device are numbered in the order
 // of the calls.
 func (s *Store) Append(ctx context.Context, b Batch) (*Commit, error) {
-	size, err := s.checkBatch(&b)
+	commit, err := s.append(ctx, &b)
 	if err != nil {
 		return nil, fmt.Errorf("store: %w", err)
+	}
+	return commit, nil
+}
+
+func (s *Store) append(ctx context.Context, b *Batch) (*Commit, error) {
+	size, err := s.checkBatch(b)
+	if err != nil {
+		return nil, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for {
 		if s.stopped {
-			return nil, fmt.Errorf("store: %w", ErrClosed)
+			return nil, ErrClosed
 		}
-		entries, err := b.Channel.fit(&b)
+		entries, err := b.Channel.fit(b)
 		if err != nil {
-			return nil, fmt.Errorf("store: %w", err)
+			return nil, err
 		}
 		if len(entries) == 0 {
-			return s.repeated(&b), nil
+			return s.repeated(b), nil
 		}
 		if s.admits(size, b.Delay) {
 			s.stats.repeats += uint64(len(b.Entries) - len(entries))
-			return s.add(entries, &b), nil
+			return s.add(entries, b), nil
+		}
+		if b.NoWait {
+			return nil, ErrFull
 		}
 		if err := s.waitForRoom(ctx); err != nil {
-			return nil, fmt.Errorf("store: %s: %w", s.whyFull(), err)
+			return nil, s.noRoom(err)
 		}
 	}
 }
@@ -210,6 +237,8 @@ func (s *Store) waitForRoom(ctx context.Context) error {
 	}
 }
 
+func (s *Store) noRoom(cause error) error { return fmt.Errorf("%s: %w", s.whyFull(), cause) }
+
 func (s *Store) announceRoom() {
 	if s.roomWaiters > 0 {
 		s.roomWaiters = 0
@@ -221,14 +250,11 @@ func (s *Store) announceRoom() {
 // add puts entries into the pending group.
 func (s *Store) add(entries []Entry, b *Batch) *Commit {
 	if !s.fullSince.IsZero() {
-		s.log.Info("the queue has room again", "file", s.path, "after", time.Since(s.fullSince).Round(time.Millisecond))
-		s.fullSince = time.Time{}
+		s.roomAgain()
 	}
 	g := s.pending
 	idle := g.header.count == 0 || !b.Delay && !g.urgent
-	if g.header.count == 0 {
-		g.since = time.Now()
-	}
+	g.begin()
 	for i := range entries {
 		s.addEntry(g, &entries[i])
 	}
@@ -244,12 +270,16 @@ func (s *Store) add(entries []Entry, b *Batch) *Commit {
 	return g.commit
 }
 
+// roomAgain is not part of add because its frame would be on ten thousand stacks.
+func (s *Store) roomAgain() {
+	s.log.Info("the queue has room again", "file", s.path, "after", time.Since(s.fullSince).Round(time.Millisecond))
+	s.fullSince = time.Time{}
+}
+
 func (s *Store) addEntry(g *group, e *Entry) {
 	source := e.Source
 	if source.id == 0 {
-		s.ids.number(source)
-		s.matchNew(source)
-		g.sources = append(g.sources, source)
+		s.introduce(g, source)
 	}
 	env := envelope{source: source.id, seq: e.Seq, time: nanos(e.Time), part: e.Part, body: e.Body}
 	switch {
@@ -275,6 +305,13 @@ func (s *Store) addEntry(g *group, e *Entry) {
 	t := &g.tallies[source.tally]
 	t.records++
 	t.bytes += uint64(len(g.segment) - before)
+}
+
+// introduce gives a source its number, with its first record.
+func (s *Store) introduce(g *group, source *Source) {
+	s.ids.number(source)
+	s.matchNew(source)
+	g.sources = append(g.sources, source)
 }
 
 func (s *Store) addMark(g *group, c *Channel, last uint64) {

@@ -16,6 +16,8 @@
 //     [Item] with a Gap, counted and logged. Nothing else is missing.
 //   - Memory and disk are bounded. At the limit the store says so and does what
 //     the configuration says: Append waits, or the oldest records go.
+//   - What is put into the [Mailbox] survives like a record, and has room when
+//     the queue is full.
 //   - A full or failing disk loses nothing: the commit under way is tried again
 //     until it works, and nothing is acknowledged meanwhile.
 //
@@ -49,6 +51,7 @@
 //	now.checkpoint the last number of each device and channel, up to a position
 //	now.cursor     name ▶ acknowledged position and lag
 //	now.gap        name ▶ what the cursor still has to be told is missing
+//	now.mailbox    key ▶ CRC-32C of key and value, value; made by the first Put
 //
 //	segment   header │ record │ record │ … │ marks
 //	header    checksum, lengths, count, first position, oldest time

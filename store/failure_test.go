@@ -84,6 +84,15 @@ func (r *rig) append(size int) *Commit {
 	return c
 }
 
+func (r *rig) put(key, value string) {
+	r.Helper()
+	c, err := r.Mailbox().Put(key, []byte(value))
+	if err != nil {
+		r.Fatal(err)
+	}
+	r.wait(c)
+}
+
 func (r *rig) wait(c *Commit) {
 	r.Helper()
 	ctx, cancel := context.WithTimeout(r.Context(), 20*time.Second)
@@ -161,13 +170,21 @@ func TestAFailedSyncAcknowledgesNothingUntilAllIsWrittenAnew(t *testing.T) {
 				r.wait(r.append(500))
 			}
 			r.cursor.Ack(r.expect(1, 20))
+			r.put("old", "before")
+			r.put("key", "before")
 			faults.Store(3) // the old file, and the fresh one twice
+			letter, err := r.Mailbox().Put("key", []byte("after"))
+			if err != nil {
+				t.Fatal(err)
+			}
 			commit := r.append(500)
 			for tick := time.Tick(time.Millisecond); r.Stats().State == StateOK; {
 				<-tick
 			}
 			select {
 			case <-commit.Done():
+				t.Error("acknowledged while the disk fails")
+			case <-letter.Done():
 				t.Error("acknowledged while the disk fails")
 			default:
 			}
@@ -176,6 +193,7 @@ func TestAFailedSyncAcknowledgesNothingUntilAllIsWrittenAnew(t *testing.T) {
 			}
 			r.expect(21, 50) // reading goes on
 			r.wait(commit)
+			r.wait(letter)
 			if st := r.Stats(); st.State != StateOK || st.Rescues != 1 {
 				t.Errorf("%+v", st)
 			}
@@ -184,6 +202,10 @@ func TestAFailedSyncAcknowledgesNothingUntilAllIsWrittenAnew(t *testing.T) {
 			r.stop()
 			r.open(disk{})
 			r.expect(21, 52)
+			if letters, err := r.Mailbox().All(); err != nil || len(letters) != 2 ||
+				string(letters[0].Value) != "after" || string(letters[1].Value) != "before" {
+				t.Errorf("%v, %+v", err, letters)
+			}
 			if entries, err := os.ReadDir(r.dir); err != nil || len(entries) != 1 {
 				t.Errorf("left behind: %v, %v", entries, err)
 			}

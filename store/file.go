@@ -20,6 +20,7 @@ const (
 	checkpointBucket = "now.checkpoint"
 	cursorBucket     = "now.cursor"
 	gapBucket        = "now.gap"
+	mailboxBucket    = "now.mailbox"
 )
 
 // Keys of single values.

@@ -23,6 +23,8 @@ const (
 	childDir      = "STORE_TEST_CHILD" // in the environment of the process to be killed
 	killProducers = 8
 	kills         = 25
+	mailer        = killProducers // puts numbers into the mailbox
+	mailKeys      = 5
 )
 
 // childMain is the process that is killed: it appends for ever, and prints what it
@@ -44,11 +46,15 @@ func appendForEver(dir string) error {
 		return err
 	}
 	var out sync.Mutex
-	errs := make(chan error, killProducers+1)
+	errs := make(chan error, killProducers+2)
 	go func() { errs <- s.Run(context.Background()) }()
-	for i := range killProducers {
+	for i := range killProducers + 1 {
+		work := send
+		if i == mailer {
+			work = mail
+		}
 		go func() {
-			errs <- send(s, i, func(number uint64) {
+			errs <- work(s, i, func(number uint64) {
 				out.Lock()
 				defer out.Unlock()
 				fmt.Printf("%d %d\n", i, number)
@@ -92,6 +98,46 @@ func send(s *store.Store, i int, acknowledge func(uint64)) error {
 	}
 }
 
+// mail puts rising numbers under a few keys in turn.
+func mail(s *store.Store, _ int, acknowledge func(uint64)) error {
+	number, err := lastMail(s)
+	if err != nil {
+		return err
+	}
+	for {
+		number++
+		commit, err := s.Mailbox().Put(fmt.Sprint("key-", number%mailKeys), strconv.AppendUint(nil, number, 10))
+		if err != nil {
+			return err
+		}
+		if err := commit.Wait(context.Background()); err != nil {
+			return err
+		}
+		acknowledge(number)
+	}
+}
+
+// lastMail checks that each key holds the last number that it was due.
+func lastMail(s *store.Store) (last uint64, err error) {
+	letters, err := s.Mailbox().All()
+	if err != nil {
+		return 0, err
+	}
+	numbers := make(map[string]uint64)
+	for _, l := range letters {
+		if numbers[l.Key], err = strconv.ParseUint(string(l.Value), 10, 64); err != nil {
+			return 0, fmt.Errorf("%+v: %w", l, err)
+		}
+		last = max(last, numbers[l.Key])
+	}
+	for number := last; number > 0 && number+mailKeys > last; number-- {
+		if got := numbers[fmt.Sprint("key-", number%mailKeys)]; got != number {
+			return 0, fmt.Errorf("%d is there and %d is not: %v", last, number, numbers)
+		}
+	}
+	return last, nil
+}
+
 func TestAKilledProcessLosesNothingAndNumbersGoOn(t *testing.T) {
 	dir := t.TempDir()
 	s, err := store.Open(dir, killConfig(), quiet())
@@ -119,7 +165,7 @@ func TestAKilledProcessLosesNothingAndNumbersGoOn(t *testing.T) {
 
 // killedRound lets the child work for a moment, kills it, and returns what it had
 // acknowledged.
-func killedRound(t *testing.T, dir string) (acked [killProducers]uint64) {
+func killedRound(t *testing.T, dir string) (acked [killProducers + 1]uint64) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0])
 	cmd.Env = append(os.Environ(), childDir+"="+dir)
@@ -153,7 +199,7 @@ func killedRound(t *testing.T, dir string) (acked [killProducers]uint64) {
 }
 
 // checkKilled reads all that was stored since the round before.
-func checkKilled(t *testing.T, dir string, acked [killProducers]uint64, stored *[killProducers]uint64) (total uint64) {
+func checkKilled(t *testing.T, dir string, acked [killProducers + 1]uint64, stored *[killProducers]uint64) (total uint64) {
 	t.Helper()
 	s, err := store.Open(dir, killConfig(), quiet())
 	if err != nil {
@@ -162,6 +208,9 @@ func checkKilled(t *testing.T, dir string, acked [killProducers]uint64, stored *
 	c, err := s.Cursor(store.CursorConfig{Name: "check"})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if last, err := lastMail(s); err != nil || last < acked[mailer] {
+		t.Fatalf("mailbox: %d was acknowledged, %d is stored; %v", acked[mailer], last, err)
 	}
 	lag := s.Stats().Cursors[0].Lag
 	stop := run(t, s)

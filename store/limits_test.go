@@ -66,6 +66,44 @@ func TestAFullQueueBlocksAndGoesOnWhenThereIsRoom(t *testing.T) {
 	}
 }
 
+func TestABatchThatMustNotWaitIsRefusedWhereItWouldHave(t *testing.T) {
+	b := newBed(t, small(store.Block))
+	c := b.cursor(store.CursorConfig{})
+	b.start()
+	batch := store.Batch{Entries: []store.Entry{{Source: b.source("d"), Body: []byte(kilobyte(0))}}, NoWait: true}
+	n := 0
+	var commit *store.Commit
+	for {
+		accepted, err := b.Append(expiredContext(t), batch)
+		if err == nil {
+			commit = accepted
+			n++
+			continue
+		}
+		if !errors.Is(err, store.ErrFull) {
+			t.Fatal(err)
+		}
+		if st := b.Stats(); st.State == store.StateFull {
+			break
+		}
+	}
+	if err := commit.Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	_, last := b.read(c, n)
+	c.Ack(last)
+	b.until("room", func() bool {
+		_, err := b.Append(t.Context(), batch)
+		return err == nil
+	})
+}
+
+func expiredContext(t *testing.T) context.Context {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	return ctx
+}
+
 func TestDropOldestMovesTheCursorThatLagsAndTellsItAlone(t *testing.T) {
 	b := newBed(t, small(store.DropOldest))
 	slow := b.cursor(store.CursorConfig{Name: "slow", Match: func(k store.SourceKey) bool { return k.Device != "b" }})

@@ -64,7 +64,7 @@ func Open(dir string, cfg Config, log *slog.Logger) (_ *Store, err error) {
 		kick:     make(chan struct{}, 1), ran: make(chan struct{}), room: make(chan struct{}),
 		nothing: &Commit{done: make(chan struct{})},
 		ids:     newIdentities(), channels: newChannels(), cursors: make(map[string]*Cursor),
-		pending: newGroup(nil),
+		pending: newGroup(spare{}),
 	}
 	s.nothing.finish(nil)
 	if err := os.MkdirAll(dir, 0o750); err != nil {
@@ -243,7 +243,7 @@ func (s *Store) examine() error {
 func (s *Store) load() (err error) {
 	defer recoverFault(debug.SetPanicOnFault(true), &err)
 	return s.db.View(func(tx *bolt.Tx) error {
-		for _, step := range []func(*bolt.Tx) error{s.loadAbout, s.loadNames, s.loadCheckpoint, s.loadSegments, s.loadCursors} {
+		for _, step := range []func(*bolt.Tx) error{s.loadAbout, s.loadNames, s.loadCheckpoint, s.loadSegments, s.loadCursors, s.loadMailbox} {
 			if err := step(tx); err != nil {
 				return err
 			}

@@ -85,7 +85,7 @@ func (s *Store) apply(db *bolt.DB, p *plan) (txid int, err error) {
 	defer rollback(tx, &err)
 	txid = tx.ID()
 	tx.Cursor().Bucket().FillPercent = 1 // of the top level, whose names rise
-	for _, step := range []func(*bolt.Tx) error{p.putNames, p.lose, p.foldSegments, p.freeSegments, p.putCursors, p.putGroup} {
+	for _, step := range []func(*bolt.Tx) error{p.putNames, p.lose, p.foldSegments, p.freeSegments, p.putCursors, p.putMail, p.putGroup} {
 		if err := step(tx); err != nil {
 			return txid, err
 		}
@@ -239,15 +239,21 @@ func (s *Store) publish(p *plan, took time.Duration) {
 		s.ackedSince = time.Now() // there is more to free
 	}
 	s.writing, s.wanted = 0, 0
-	s.spare = reusable(g.segment, s.maxGroup)
+	s.spare = reusable(g, s.maxGroup)
 	s.announceRoom()
 }
 
-func reusable(b []byte, limit int64) []byte {
-	if int64(cap(b)) > 4*limit {
-		return nil
+// spare is memory of a group that is on disk.
+type spare struct {
+	segment []byte
+	tallies []tally
+}
+
+func reusable(g *group, limit int64) spare {
+	if int64(cap(g.segment)) > 4*limit {
+		return spare{}
 	}
-	return b
+	return spare{segment: g.segment, tallies: g.tallies}
 }
 
 func (s *Store) publishSegments(p *plan) {

@@ -41,15 +41,16 @@ type Store struct {
 	ids      identities
 	channels channels
 	cursors  map[string]*Cursor // opened and held
-	active   []*Cursor          // opened
-	segments []segment          // in the file, in order
-	live     int64              // bytes of segments
-	end      uint64             // position of the last record on disk
-	covered  uint64             // position of the checkpoint in the file
+	mail     mail
+	active   []*Cursor // opened
+	segments []segment // in the file, in order
+	live     int64     // bytes of segments
+	end      uint64    // position of the last record on disk
+	covered  uint64    // position of the checkpoint in the file
 
 	pending   *group
-	writing   int64  // bytes of the group being committed
-	spare     []byte // for the next group
+	writing   int64 // bytes of the group being committed
+	spare     spare // for the next group
 	scratch   []byte
 	uncovered int64 // bytes of segments behind covered
 

@@ -91,7 +91,7 @@ func (s *Store) due() (wait time.Duration, stop bool) {
 	if s.wanted > 0 && s.fullSince.IsZero() {
 		s.becomeFull()
 	}
-	if g.header.count > 0 {
+	if g.begun() {
 		wait = time.Until(g.since.Add(s.cfg.CommitDelay))
 	}
 	if !s.ackedSince.IsZero() {
@@ -125,7 +125,7 @@ func (s *Store) take() *group {
 	defer s.mu.Unlock()
 	g := s.pending
 	s.pending = newGroup(s.spare)
-	s.spare = nil
+	s.spare = spare{}
 	g.header.first = s.end + 1
 	g.seal()
 	if s.closing || s.stopped || s.scarce(int64(len(g.segment))) || s.checkpointDue(int64(len(g.segment))) {
@@ -195,7 +195,7 @@ func (s *Store) finish() error {
 	s.mu.Lock()
 	s.stopped = true
 	s.announceRoom()
-	idle := s.pending.header.count == 0 && !s.pending.urgent && s.ackedSince.IsZero() && s.covered == s.end
+	idle := !s.pending.begun() && !s.pending.urgent && s.ackedSince.IsZero() && s.covered == s.end
 	lost := s.lost
 	s.mu.Unlock()
 	switch {
