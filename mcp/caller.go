@@ -48,10 +48,15 @@ type outcome struct {
 // reads nothing: the kernel's buffers alone hold more.
 const surelyTaken = 16 << 10
 
+// ErrNotSent is in the chain of a Request's error where nothing has left: the
+// session is not open, the request is too large for the peer, or it does not read.
+var ErrNotSent = errors.New("not sent")
+
 // Request asks once and waits until ctx ends. The caller may ask again with the
 // same ID only if Peer says that it Deduplicates, or if doing it twice does no
-// harm. It fails with an *Error if the peer said no, with the session's end if
-// that comes first.
+// harm. It fails with an *Error if the peer said no (the Response then has its
+// Code), with the session's end if that comes first, with ErrNotSent and the
+// cause if the peer can't have got the request.
 func (s *Session) Request(ctx context.Context, r Request) (Response, error) {
 	return s.request(ctx, &r, 0)
 }
@@ -60,7 +65,7 @@ func (s *Session) Request(ctx context.Context, r Request) (Response, error) {
 func (s *Session) request(ctx context.Context, r *Request, timeout time.Duration) (Response, error) {
 	result, err := s.ask(r, timeout)
 	if err != nil {
-		return Response{}, fmt.Errorf("mcp: request %s: %w", r.Method, err)
+		return Response{}, fmt.Errorf("mcp: request %s: %w: %w", r.Method, ErrNotSent, err)
 	}
 	var o outcome
 	select {

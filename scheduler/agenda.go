@@ -2,140 +2,190 @@ package scheduler
 
 import (
 	"container/heap"
-	"context"
+	"math"
 	"time"
 )
 
-// round is a poll's current round. The lane's goroutine owns it.
-type round struct {
-	poll   Poll
-	device *device
-
-	due      time.Time // when this round is or was due; due + Every is its deadline
-	wake     time.Time // when it moves from waiting to ready
-	deadline time.Time // its rank among the ready ones
-	begun    bool      // Begin was called and End was not
-	tries    int       // of the current transaction
-	losses   int       // of the line, in the current transaction
-	reported bool      // this poll has said that device or link is away
-
-	queue *queue // that it stands in, nil for neither
-	index int    // in the queue
-}
-
-func (r *round) begin() {
-	r.begun, r.tries, r.losses = true, 0, 0
-	r.poll.Task.Begin(r.due)
-}
-
-func (r *round) end(ctx context.Context, err error) {
-	r.begun = false
-	r.poll.Task.End(ctx, err)
-}
-
-// advance moves due to the newest round that is due by now, but at least to the
-// next one, and returns how many it left out. The phase stays.
-func (r *round) advance(now time.Time) (skipped uint64) {
-	steps := max(int64(now.Sub(r.due)/r.poll.Every), 1)
-	r.due = r.due.Add(time.Duration(steps) * r.poll.Every)
-	return uint64(steps - 1)
-}
-
-// skipTo moves due to the first round at or after t.
-func (r *round) skipTo(t time.Time) {
-	if behind := t.Sub(r.due); behind > 0 {
-		steps := (behind + r.poll.Every - 1) / r.poll.Every
-		r.due = r.due.Add(steps * r.poll.Every)
-	}
-}
-
-// resume moves due back to the first round after now, when it lies further on.
-func (r *round) resume(now time.Time) {
-	if ahead := r.due.Sub(now); ahead > 0 {
-		r.due = r.due.Add(-(ahead / r.poll.Every) * r.poll.Every)
-	}
-}
-
-// agenda is what a lane has to do: rounds waiting for their time, and rounds
-// that are due, by deadline.
+// agenda is what a lane has to do: rounds waiting for their time, and those that
+// may go now. A round stands in one queue, or in none while it is on the line or
+// with a worker.
+//
+// A command goes before polls, the one with the earliest deadline first; so do
+// polls among themselves. A poll's deadline is when its next round falls due, and
+// does not move while it waits: whatever falls due after that comes behind it, so
+// that it comes to its turn even on a line with too much to do. Commands that
+// would keep the polls away for ever let one go after each commandRun of them.
+//
+// So no poll waits longer for its turn than its period, and then one round of
+// each other poll with commandRun commands to each of its steps. (What else
+// may hold a round, its device's rate or a request that was not answered, is up
+// to Lane.admit.)
 type agenda struct {
-	rounds  []*round // all of them, in the order of configuration
+	rounds  []*round // of all polls, in the order of configuration
 	waiting queue    // by wake
-	ready   queue    // by deadline
+	polls   queue    // ready, by deadline
+	jobs    queue    // ready, by deadline
+	run     int      // commands that went since a poll did, while polls were ready
 }
 
 func newAgenda(n int) *agenda {
+	byDeadline := func(a, b *round) bool { return a.deadline.Before(b.deadline) }
 	return &agenda{
 		rounds:  make([]*round, 0, n),
 		waiting: queue{before: func(a, b *round) bool { return a.wake.Before(b.wake) }},
-		ready:   queue{before: func(a, b *round) bool { return a.deadline.Before(b.deadline) }},
+		polls:   queue{before: byDeadline},
+		jobs:    queue{before: byDeadline},
 	}
 }
 
 // start gives each poll its phase: they are spread evenly over their periods,
-// so that polls of one period don't all fall due at once.
-func (a *agenda) start(now time.Time) {
+// so that polls of one period don't all fall due at once. shift, 0 to 1, moves
+// all of them.
+func (a *agenda) start(now time.Time, shift float64) {
 	for i, r := range a.rounds {
-		r.due = now.Add(r.poll.Every / time.Duration(len(a.rounds)) * time.Duration(i))
-		a.schedule(r, r.due)
+		_, phase := math.Modf(float64(i)/float64(len(a.rounds)) + shift)
+		r.due = now.Add(time.Duration(phase * float64(r.every)))
+		a.schedule(r)
 	}
 }
 
-// schedule lets r wait until due.
-func (a *agenda) schedule(r *round, due time.Time) {
-	r.due = due
-	r.deadline = due.Add(r.poll.Every)
-	a.scheduleKeeping(r, due)
+// schedule lets a poll's round wait until it is due.
+func (a *agenda) schedule(r *round) {
+	r.deadline = r.due.Add(r.every)
+	a.postpone(r, r.due)
 }
 
-// scheduleKeeping lets r wait until t without moving its deadline.
-func (a *agenda) scheduleKeeping(r *round, t time.Time) {
+// postpone lets r wait until t with its rank kept. A command that may still
+// expire wakes up for that.
+func (a *agenda) postpone(r *round, t time.Time) {
+	if r.expires() && r.job.Deadline.Before(t) {
+		t = r.job.Deadline
+	}
 	r.wake = t
 	a.waiting.add(r)
 }
 
-// reschedule moves a round that stands in a queue to its new due time.
+// reschedule moves a poll's round that stands in a queue to its new due time.
 func (a *agenda) reschedule(r *round) {
+	if r.queue != nil {
+		a.remove(r)
+		a.schedule(r)
+	}
+}
+
+// remove takes r out of the queue that it stands in, if any.
+func (a *agenda) remove(r *round) {
 	if r.queue != nil {
 		heap.Remove(r.queue, r.index)
 	}
-	a.schedule(r, r.due)
 }
 
-// push makes r ready again with its rank kept.
-func (a *agenda) push(r *round) { a.ready.add(r) }
+// push makes r ready with its rank kept.
+func (a *agenda) push(r *round) { a.readyQueue(r).add(r) }
 
-// pushLast makes r ready behind everything that is ready now.
+func (a *agenda) readyQueue(r *round) *queue {
+	if r.job != nil {
+		return &a.jobs
+	}
+	return &a.polls
+}
+
+// pushLast makes r ready behind everything of its kind that is ready now; a
+// command lets a poll go first, too.
 func (a *agenda) pushLast(r *round) {
-	for _, other := range a.ready.rounds {
+	q := a.readyQueue(r)
+	if r.job != nil {
+		a.run = commandRun
+	}
+	for _, other := range q.rounds {
 		if !other.deadline.Before(r.deadline) {
 			r.deadline = other.deadline.Add(1)
 		}
 	}
-	a.ready.add(r)
+	q.add(r)
 }
 
 // promote makes ready what has waited long enough.
 func (a *agenda) promote(now time.Time) {
 	for a.waiting.Len() > 0 && !a.waiting.rounds[0].wake.After(now) {
-		a.ready.add(heap.Pop(&a.waiting).(*round))
+		a.push(a.waiting.first())
 	}
 }
 
-// pop takes the ready round with the earliest deadline; nil if none is ready.
+// pop takes the ready round whose turn it is; nil if none is ready. If it goes,
+// went must be told.
 func (a *agenda) pop() *round {
-	if a.ready.Len() == 0 {
+	if a.jobs.Len() > 0 && (a.run < commandRun || a.polls.Len() == 0) {
+		return a.jobs.first()
+	}
+	return a.popPoll()
+}
+
+// popPoll is pop when no command may go.
+func (a *agenda) popPoll() *round {
+	if a.polls.Len() == 0 {
 		return nil
 	}
-	return heap.Pop(&a.ready).(*round)
+	return a.polls.first()
 }
 
-// nextWake is when something falls due, but not after limit.
-func (a *agenda) nextWake(limit time.Time) time.Time {
-	if a.waiting.Len() > 0 && a.waiting.rounds[0].wake.Before(limit) {
-		return a.waiting.rounds[0].wake
+// went notes that r, which pop has returned, goes on the line.
+func (a *agenda) went(r *round) {
+	if r.job != nil && a.polls.Len() > 0 {
+		a.run++
+	} else {
+		a.run = 0
+	}
+}
+
+// ready is how many rounds could go now.
+func (a *agenda) ready() int { return a.jobs.Len() + a.polls.Len() }
+
+// nextEvent is when something falls due or expires, but not after limit.
+func (a *agenda) nextEvent(limit time.Time) time.Time {
+	if a.waiting.Len() > 0 {
+		limit = earlier(limit, a.waiting.rounds[0].wake)
+	}
+	for _, r := range a.jobs.rounds {
+		if r.expires() {
+			limit = earlier(limit, r.job.Deadline)
+		}
 	}
 	return limit
+}
+
+// expired takes the ready commands off whose deadline has passed.
+func (a *agenda) expired(now time.Time) (list []*round) {
+	for _, r := range a.jobs.rounds {
+		if r.expires() && !r.job.Deadline.After(now) {
+			list = append(list, r)
+		}
+	}
+	for _, r := range list {
+		a.remove(r)
+	}
+	return list
+}
+
+// allJobs lists the commands that are ready or wait.
+func (a *agenda) allJobs() (list []*round) {
+	list = append(list, a.jobs.rounds...)
+	for _, r := range a.waiting.rounds {
+		if r.job != nil {
+			list = append(list, r)
+		}
+	}
+	return list
+}
+
+// begun lists the polls' rounds that have begun.
+func (a *agenda) begun() (list []*round) {
+	for _, r := range a.rounds {
+		if r.begun {
+			list = append(list, r)
+		}
+	}
+	return list
 }
 
 // queue is a heap of rounds that know their place in it.
@@ -145,6 +195,9 @@ type queue struct {
 }
 
 func (q *queue) add(r *round) { heap.Push(q, r) }
+
+// first takes the first one off; there must be one.
+func (q *queue) first() *round { return heap.Pop(q).(*round) }
 
 // The methods of heap.Interface.
 
@@ -169,4 +222,18 @@ func (q *queue) Pop() any {
 	q.rounds = q.rounds[:last]
 	r.queue = nil
 	return r
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }

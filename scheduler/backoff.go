@@ -19,13 +19,19 @@ type backoff struct {
 
 // next is how long to wait now. A link that held for a while starts anew.
 func (b *backoff) next() time.Duration {
-	if !b.since.IsZero() && time.Since(b.since) >= stable {
+	if b.lasted(time.Now()) {
 		b.bound = 0
 	}
 	b.since = time.Time{}
 	b.bound = min(max(2*b.bound, b.min), b.max)
 	return rand.N(b.bound)
 }
+
+// lasted tells whether the link that was opened last has held for a while.
+func (b *backoff) lasted(now time.Time) bool { return !b.since.IsZero() && now.Sub(b.since) >= stable }
+
+// stableAt is when the link that was opened last will have held for a while.
+func (b *backoff) stableAt() time.Time { return b.since.Add(stable) }
 
 func (b *backoff) opened(now time.Time) { b.since = now }
 

@@ -5,399 +5,294 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"os"
 	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"github.com/mcp-edge/edge-agent/transport"
 )
 
-// Errors that End gets beside those of Step.
-var (
-	// ErrSilent: the device has not answered for a while and is only probed now
-	// and then; this round was not tried.
-	ErrSilent = errors.New("device is silent, being probed")
-	// ErrLinkDown: the line could not be opened.
-	ErrLinkDown = errors.New("link is down")
-)
-
-// Config bounds how a lane waits. The zero value of a field means its default.
-type Config struct {
-	// SilentMax is the longest time between two probes of a silent device; 1 min.
-	SilentMax time.Duration
-	// OpenTimeout bounds one attempt to open the link; 15 s.
-	OpenTimeout time.Duration
-	// ReopenMin and ReopenMax bound the wait between attempts to open the link;
-	// 500 ms and 30 s. The wait is random between 0 and a bound that doubles.
-	ReopenMin, ReopenMax time.Duration
-	// ReopenPermanent is the same wait after a permanent error; 30 s.
-	ReopenPermanent time.Duration
-	// StopGrace is how long a round under way may take to end when the lane is
-	// stopped; 5 s.
-	StopGrace time.Duration
-}
-
-func (c Config) withDefaults() Config {
-	set := func(d *time.Duration, v time.Duration) {
-		if *d == 0 {
-			*d = v
-		}
-	}
-	set(&c.SilentMax, time.Minute)
-	set(&c.OpenTimeout, 15*time.Second)
-	set(&c.ReopenMin, 500*time.Millisecond)
-	set(&c.ReopenMax, 30*time.Second)
-	set(&c.ReopenPermanent, 30*time.Second)
-	set(&c.StopGrace, 5*time.Second)
-	return c
-}
-
-// Lane works one link. Its Run goroutine owns all of it but the status.
+// Lane works one link. Its Run goroutine owns all of it but what stands below
+// mu. Submit and Status may be called at any time.
 type Lane struct {
-	name string
-	link Link
-	cfg  Config
-	log  *slog.Logger
+	name   string
+	link   Link
+	cfg    Config
+	shared *Shared
+	log    *slog.Logger
 
 	agenda  *agenda
-	devices map[string]*device
 	opening backoff
+	breaker *breaker
+	budget  budget // of the whole line
 
-	mu     sync.Mutex // guards status, and what of devices it shows
-	status Status
+	gone  error       // why the open line was lost; nil while it is there
+	done  chan *round // whose transaction has ended, where there are several at a time
+	wake  chan struct{}
+	timer *time.Timer
+
+	// mu guards what follows, and what of devices Status shows. What only the
+	// lane's goroutine writes, it reads without mu.
+	mu       sync.Mutex
+	status   Status
+	meter    meter
+	devices  []*device
+	underway []*round  // on the line
+	inbox    []*round  // jobs submitted and not yet on the agenda
+	jobs     int       // submitted and not yet ended
+	returned []*device // whose worker has finished
+	working  int       // devices with a worker
+	stopped  bool      // no more jobs
 }
 
 // NewLane makes a lane; it starts nothing. Polls may be empty: then the lane
-// only keeps the link open, for a device that speaks by itself.
-func NewLane(name string, link Link, polls []Poll, cfg Config, log *slog.Logger) (*Lane, error) {
+// only keeps the link open, for a device that speaks by itself, and does jobs.
+func NewLane(name string, link Link, polls []Poll, cfg Config, shared *Shared, log *slog.Logger) (*Lane, error) {
+	cfg = cfg.withDefaults()
 	l := &Lane{
-		name: name, link: link, cfg: cfg.withDefaults(), log: log.With("link", name),
-		devices: make(map[string]*device),
-		status:  Status{Link: name, State: Opening, Reason: "the first attempt to open it is under way", Since: time.Now()},
+		name: name, link: link, cfg: cfg, shared: shared, log: log.With("link", name),
+		agenda:  newAgenda(len(polls)),
+		opening: backoff{min: reopenMin, max: reopenMax}, breaker: newBreaker(cfg.Breaker),
+		wake:   make(chan struct{}, 1),
+		status: Status{Link: name, State: Opening, Reason: "the first attempt to open it is under way", Since: time.Now(), Breaker: BreakerClosed},
 	}
-	l.opening = backoff{min: l.cfg.ReopenMin, max: l.cfg.ReopenMax}
-	l.agenda = newAgenda(len(polls))
+	if cfg.Transactions > 1 {
+		l.done = make(chan *round, cfg.Transactions)
+	}
 	for _, p := range polls {
-		if p.Every <= 0 || p.Timeout <= 0 || p.Retries < 0 || p.Task == nil {
-			return nil, fmt.Errorf("scheduler: link %s: poll %s of device %s needs a period, a time-out and a task", name, p.Name, p.Device)
+		if p.Every <= 0 || p.Task == nil || p.Rate < 0 {
+			return nil, fmt.Errorf("scheduler: link %s: poll %s of device %s needs a period and a task", name, p.Name, p.Device)
 		}
-		d := l.devices[p.Device]
-		if d == nil {
-			d = &device{id: p.Device}
-			l.devices[p.Device] = d
+		d := l.device(p.Device)
+		if p.Rate > 0 && d.rate == nil {
+			d.rate = rate.NewLimiter(rate.Limit(p.Rate), max(1, int(p.Rate*rateBurst.Seconds())))
 		}
-		r := &round{poll: p, device: d}
+		r := &round{task: p.Task, every: p.Every, device: d}
 		d.rounds = append(d.rounds, r)
 		l.agenda.rounds = append(l.agenda.rounds, r)
 	}
+	l.shareBudget()
 	return l, nil
 }
 
+// device finds or makes the one of this id.
+func (l *Lane) device(id string) *device {
+	for _, d := range l.devices {
+		if d.id == id {
+			return d
+		}
+	}
+	d := &device{id: id}
+	l.mu.Lock()
+	l.devices = append(l.devices, d)
+	l.mu.Unlock()
+	return d
+}
+
+// shareBudget gives each of several devices on a line an equal share of what may
+// be wasted, saved for a round with all its retries.
+func (l *Lane) shareBudget() {
+	if l.cfg.Transactions > 1 || len(l.devices) < 2 {
+		return
+	}
+	most := l.cfg.Timeout * time.Duration(1+min(l.cfg.RetryCount, 3))
+	l.budget = budget{share: waste, most: 1} // saves nothing up: two probes in a row would be felt
+	for _, d := range l.devices {
+		d.budget = budget{share: waste / float64(len(l.devices)), saved: most, most: most}
+	}
+}
+
 // Run opens the link and does what is due on it until ctx ends, then lets the
-// rounds under way finish within StopGrace, closes the link and returns nil.
+// rounds under way finish within some seconds, closes the link and returns nil.
+// It is called once.
+//
+// A gateway may have ten thousand lanes, and each of them is a stack: 4 KiB, as
+// long as little of it is in use in a rest, and not too much in a step. So what
+// happens seldom is done in functions of its own.
 func (l *Lane) Run(ctx context.Context) error {
 	// Transactions outlive ctx by the grace, so that an answer on its way when
 	// the agent is stopped is still taken.
-	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
-	defer context.AfterFunc(ctx, func() {
-		grace, done := context.WithTimeout(work, l.cfg.StopGrace)
-		defer done()
-		<-grace.Done()
-		cancel()
-	})()
+	work, release := l.shared.graced(ctx)
+	defer release()
 
-	l.agenda.start(time.Now())
+	l.timer = time.NewTimer(0)
+	defer l.timer.Stop()
+	l.agenda.start(time.Now(), l.cfg.Phase)
 	for ctx.Err() == nil {
-		if !l.open(ctx, work) {
+		if err := l.open(ctx, work); err != nil {
+			if ctx.Err() == nil {
+				l.wait(ctx, work, l.notOpened(err), err)
+			}
 			continue
 		}
 		l.serve(ctx, work)
-		if ctx.Err() != nil {
+		if ctx.Err() != nil && l.gone == nil {
 			l.finish(work)
 		}
-		if err := l.link.Close(); err != nil {
-			l.log.Debug("closing the link", "error", err)
-		}
-		l.pause(ctx, time.Now().Add(l.opening.next()), nil)
+		l.close()
+		l.waitAfterLoss(ctx, work)
 	}
-	for _, r := range l.agenda.rounds {
-		if r.begun { // the line was away when the lane was stopped
-			r.end(work, ErrLinkDown)
-		}
-	}
-	l.setState(Down, "stopped")
+	l.leave(work)
 	return nil
 }
 
-// open makes one attempt; when it fails it waits before it returns false.
-func (l *Lane) open(ctx, work context.Context) bool {
-	attempt, cancel := context.WithTimeout(ctx, l.cfg.OpenTimeout)
-	err := l.link.Open(attempt)
-	cancel()
-	if err == nil {
-		l.setState(Up, "")
-		l.opening.opened(time.Now())
-		for _, r := range l.agenda.rounds {
-			r.reported = false
+func (l *Lane) close() {
+	if err := l.link.Close(); err != nil {
+		l.log.Debug("closing the link", "error", err)
+	}
+}
+
+// open makes one attempt, when it is the link's turn. A link that waits to be
+// called takes no turn from those that dial.
+func (l *Lane) open(ctx, work context.Context) error {
+	opened := make(chan error, 1)
+	attempt := func() {
+		bounded, cancel := context.WithTimeout(ctx, openTimeout)
+		defer cancel()
+		opened <- l.link.Open(bounded)
+	}
+	turn, stop := l.shared.opening, ctx.Done()
+	if l.cfg.Passive {
+		turn, stop = nil, nil // from here on the attempt itself ends with ctx
+		go attempt()
+	}
+	for {
+		now := time.Now()
+		l.tend(work, now)
+		l.timer.Reset(time.Until(l.agenda.nextEvent(now.Add(openTimeout))))
+		select {
+		case err := <-opened:
+			if err == nil {
+				l.isUp()
+			}
+			return err
+		case turn <- struct{}{}:
+			turn, stop = nil, nil
+			go func() {
+				defer func() { <-l.shared.opening }()
+				attempt()
+			}()
+		case <-stop:
+			return ctx.Err()
+		case <-l.wake:
+		case <-l.timer.C:
 		}
-		l.log.Info("link is up")
-		return true
 	}
-	if ctx.Err() != nil {
-		return false
+}
+
+func (l *Lane) isUp() {
+	l.gone = nil
+	l.opening.opened(time.Now())
+	for _, r := range l.agenda.rounds {
+		r.reported = false
 	}
-	wait := l.opening.next()
-	if errors.Is(err, transport.ErrPermanent) {
-		wait = max(wait, l.cfg.ReopenPermanent)
+	l.setState(Up, "")
+	l.log.Info("link is up")
+}
+
+// notOpened draws the conclusions from a failed attempt, and says when the next
+// one is due.
+func (l *Lane) notOpened(err error) (next time.Time) {
+	if !l.cfg.Passive && isPortFault(err) {
+		l.fault(err)
 	}
 	if l.setState(Down, err.Error()) {
 		l.log.Warn("link is down, trying again until it is there", "error", err)
 	}
-	l.idleWhileDown(ctx, work, wait, err)
-	return false
-}
-
-// idleWhileDown lets the polls that fall due report once that the link is down.
-func (l *Lane) idleWhileDown(ctx, work context.Context, wait time.Duration, cause error) {
-	for until := time.Now().Add(wait); ctx.Err() == nil; {
-		now := time.Now()
-		if !now.Before(until) {
-			return
-		}
-		l.agenda.promote(now)
-		if r := l.agenda.pop(); r != nil {
-			l.giveUp(work, r, fmt.Errorf("%w: %w", ErrLinkDown, cause))
-			l.agenda.schedule(r, l.skip(r, now))
-			continue
-		}
-		l.pause(ctx, l.agenda.nextWake(until), nil)
-	}
-}
-
-// giveUp ends a round that never got on the line, or must leave it. An outage
-// is reported once by each poll, not at its rate.
-func (l *Lane) giveUp(work context.Context, r *round, err error) {
-	if r.begun {
-		r.end(work, err)
-		r.reported = true
-		return
-	}
-	if r.reported {
-		l.note(func(s *Status) { s.Skipped++ })
-		return
-	}
-	r.reported = true
-	r.begin()
-	r.end(work, err)
-}
-
-// serve works the open link until it is lost or ctx ends.
-func (l *Lane) serve(ctx, work context.Context) {
-	lost := l.link.Lost()
-	for ctx.Err() == nil {
-		select {
-		case <-lost:
-			l.lost(transport.Lost(errors.New("it was closed or unplugged at the other end")))
-			return
-		default:
-		}
-		now := time.Now()
-		l.agenda.promote(now)
-		r := l.agenda.pop()
-		if r == nil {
-			l.pause(ctx, l.agenda.nextWake(now.Add(time.Hour)), lost)
-			continue
-		}
-		if now.Before(r.device.silentUntil) {
-			l.giveUp(work, r, ErrSilent)
-			r.skipTo(r.device.silentUntil)
-			l.agenda.schedule(r, r.due)
-			continue
-		}
-		if !r.begun && now.Sub(r.due) >= r.poll.Every {
-			// Overtaken by its next round, which takes its turn: sent back to the
-			// queue with a later deadline, it would starve on a crowded line.
-			l.skip(r, now)
-		}
-		if !l.turn(work, r) {
-			return
-		}
-	}
-}
-
-// skip moves r to the newest round that is due by now, or else to its next one,
-// and counts what it leaves out.
-func (l *Lane) skip(r *round, now time.Time) time.Time {
-	skipped := r.advance(now)
-	l.mu.Lock()
-	l.status.Skipped += skipped
-	l.mu.Unlock()
-	return r.due
-}
-
-// turn does one transaction; false means that the link is lost.
-func (l *Lane) turn(work context.Context, r *round) bool {
-	if !r.begun {
-		r.begin()
-	}
-	start := time.Now()
-	l.note(func(s *Status) { s.BusySince = start })
-	ctx, cancel := context.WithTimeout(work, r.poll.Timeout)
-	more, err := r.poll.Task.Step(ctx)
-	cancel()
 	now := time.Now()
-	l.note(func(s *Status) { s.BusySince = time.Time{} })
-
-	var notYet *NotYet
+	next = now.Add(l.opening.next())
 	switch {
-	case err == nil:
-		l.answered(r, now)
-		if more {
-			l.agenda.push(r)
-			return true
-		}
-		l.recovered(r, now)
-		l.close(work, r, nil)
-	case errors.As(err, &notYet):
-		l.agenda.scheduleKeeping(r, notYet.Until)
-	case errors.Is(err, transport.ErrLost), errors.Is(err, net.ErrClosed):
-		l.lostDuring(work, r, err)
-		return false
-	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
-		l.timedOut(work, r, err)
-	default:
-		l.refused(r, err)
-		l.close(work, r, err)
+	case errors.Is(err, transport.ErrPermanent):
+		return later(now.Add(reopenPermanent), l.breaker.until)
+	case now.Before(l.breaker.until):
+		return l.breaker.until
 	}
-	return true
+	return next
 }
 
-func (l *Lane) answered(r *round, now time.Time) {
-	l.opening.reset()
-	r.tries, r.losses = 0, 0
-	l.mu.Lock()
-	l.status.Transactions++
-	r.device.lastGood = now
-	l.mu.Unlock()
-}
-
-// recovered ends a device's silence. It takes a whole round: a device that
-// answers one read and is mute on the next would cost its line every retry of
-// every round.
-func (l *Lane) recovered(r *round, now time.Time) {
-	back := r.device.failures > 0
-	l.mu.Lock()
-	r.device.recovered()
-	l.mu.Unlock()
-	if back {
-		l.log.Info("device answers again", "device", r.device.id)
-		for _, other := range r.device.rounds {
-			other.reported = false
-			if other != r && !other.begun {
-				other.resume(now)
-				l.agenda.reschedule(other)
-			}
-		}
-	}
-}
-
-func (l *Lane) refused(r *round, err error) {
-	l.mu.Lock()
-	l.status.Transactions++
-	r.device.refused(err)
-	l.mu.Unlock()
-}
-
-// timedOut puts the transaction at the end of the queue, or gives the round up
-// when it was tried often enough. A retry is for an answer that got lost: a device
-// that was silent before, or has never answered, gets one try.
-func (l *Lane) timedOut(work context.Context, r *round, err error) {
-	r.tries++
-	retry := r.tries <= r.poll.Retries && r.device.failures == 0 && !r.device.lastGood.IsZero()
-	l.mu.Lock()
-	l.status.Transactions++
-	l.status.Timeouts++
-	r.device.timeouts++
-	if retry {
-		l.status.Retries++
-	}
-	l.mu.Unlock()
+// waitAfterLoss waits before a lost line is opened again. That the line comes
+// back at once is likely the first time: polls wait for it, too.
+func (l *Lane) waitAfterLoss(ctx, work context.Context) {
 	now := time.Now()
-	if retry {
-		l.agenda.promote(now)
-		l.agenda.pushLast(r)
+	next, cause := now.Add(l.opening.next()), error(nil)
+	if l.opening.bound > reopenMin {
+		cause = l.gone
+	}
+	if now.Before(l.breaker.until) {
+		next, cause = l.breaker.until, l.gone
+	}
+	l.wait(ctx, work, next, cause)
+}
+
+// wait lets time pass while the link is down. Commands wait for the line or for
+// their deadline. With a cause, the polls that fall due report it, once each.
+func (l *Lane) wait(ctx, work context.Context, until time.Time, cause error) {
+	l.note(func(s *Status) { s.Breaker, s.NextOpen = l.breaker.state(time.Now()), until })
+	for ctx.Err() == nil && time.Now().Before(until) {
+		l.tend(work, time.Now())
+		for cause != nil {
+			r := l.agenda.popPoll()
+			if r == nil {
+				break
+			}
+			l.giveUp(work, r, fmt.Errorf("%w: %w", ErrLinkDown, cause))
+		}
+		l.pause(ctx, l.agenda.nextEvent(until), nil)
+	}
+	l.note(func(s *Status) { s.Breaker, s.NextOpen = l.breaker.state(time.Now()), time.Time{} })
+}
+
+// tend does what needs no line: it takes over what others have left for the lane,
+// makes ready what is due, and ends the commands whose time is over.
+func (l *Lane) tend(work context.Context, now time.Time) {
+	l.takeIn(work)
+	l.agenda.promote(now)
+	for _, r := range l.agenda.expired(now) {
+		l.end(work, r, ErrExpired)
+	}
+}
+
+// giveUp ends a poll's round that never got on the line, or must leave it, and
+// waits for the next. An outage is reported once by each poll, not at its rate.
+func (l *Lane) giveUp(work context.Context, r *round, err error) {
+	if r.reported && !r.begun {
+		l.note(func(s *Status) { s.Skipped++ })
+		l.again(r)
 		return
 	}
-	first := r.device.failures == 0
-	l.mu.Lock()
-	r.device.silent(now, r.poll.Every, l.cfg.SilentMax, err)
-	l.mu.Unlock()
-	if first {
-		l.log.Warn("device is silent, probing it from now on", "device", r.device.id, "error", err)
-	}
-	r.end(work, err)
 	r.reported = true
-	r.skipTo(r.device.silentUntil)
-	l.agenda.schedule(r, r.due)
+	l.end(work, r, err)
 }
 
-// lostDuring repeats the step on the line when it is open again. A device that
-// brings the line down twice in a row does not get a third chance in the round.
-func (l *Lane) lostDuring(work context.Context, r *round, err error) {
-	r.losses++
-	if r.losses < 2 {
-		l.agenda.push(r)
-	} else {
-		l.refused(r, err)
-		l.close(work, r, err)
+// again puts a poll's next round on the agenda.
+func (l *Lane) again(r *round) {
+	if skipped := r.advance(time.Now()); skipped > 0 {
+		l.note(func(s *Status) { s.Skipped += skipped })
 	}
-	l.lost(err)
-}
-
-func (l *Lane) lost(err error) {
-	reason := happened(err)
-	l.setState(Down, reason)
-	l.log.Warn("link is lost, opening it again", "reason", reason, "error", err)
-}
-
-// close ends a round and puts the poll's next one on the agenda.
-func (l *Lane) close(work context.Context, r *round, err error) {
-	r.end(work, err)
-	l.mu.Lock()
-	l.status.Rounds++
-	l.mu.Unlock()
-	l.agenda.schedule(r, l.skip(r, time.Now()))
-}
-
-// finish brings the rounds under way to their end when the lane is stopped: one
-// try for each step that is left.
-func (l *Lane) finish(work context.Context) {
-	for _, r := range l.agenda.rounds {
-		var err error
-		for more := true; r.begun && more && err == nil; {
-			ctx, cancel := context.WithTimeout(work, r.poll.Timeout)
-			more, err = r.poll.Task.Step(ctx)
-			cancel()
-			if notYet := new(NotYet); errors.As(err, &notYet) {
-				l.pause(work, notYet.Until, nil)
-				more, err = true, work.Err()
-			}
-		}
-		if r.begun {
-			r.end(work, err)
-		}
+	if r.device.silent() {
+		r.skipTo(r.device.silentUntil)
 	}
+	l.agenda.schedule(r)
 }
 
-// pause waits until the given time, or until ctx ends or the link is lost.
+// pause waits until the given time, or until ctx ends, the link is lost, or
+// somebody has something for the lane.
 func (l *Lane) pause(ctx context.Context, until time.Time, lost <-chan struct{}) {
-	timer := time.NewTimer(time.Until(until))
-	defer timer.Stop()
+	l.note(func(s *Status) { s.Queue = l.agenda.ready() })
+	l.timer.Reset(time.Until(until))
 	select {
-	case <-timer.C:
-	case <-ctx.Done():
+	case <-l.timer.C:
+	case <-l.wake:
 	case <-lost:
+	case <-ctx.Done():
+	}
+}
+
+// rouse ends a pause.
+func (l *Lane) rouse() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
 	}
 }

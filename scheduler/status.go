@@ -33,6 +33,17 @@ type Status struct {
 	Timeouts     uint64 `json:"timeouts"`     // of them, not answered in time
 	Retries      uint64 `json:"retries"`      // of them, tried again
 	Opens        uint64 `json:"opens"`        // times the link was brought up
+	Faults       uint64 `json:"faults"`       // times the port failed: it could not be opened, or was lost
+	Commands     uint64 `json:"commands"`     // that have ended
+
+	Breaker  BreakerState `json:"breaker"`
+	NextOpen time.Time    `json:"next_open,omitzero"` // when a link that is down is tried next
+
+	// What the last half to whole minute has shown.
+	Utilisation           float64  `json:"utilisation"` // how much of the time the line was in use, 0 to 1; with several transactions at a time, of what is allowed
+	TransactionsPerSecond float64  `json:"transactions_per_second"`
+	Lateness              Lateness `json:"lateness"`
+	Queue                 int      `json:"queue"` // rounds that are due and wait, commands included
 
 	// BusySince is when the transaction under way began; zero between them. A
 	// transaction that is far older than every time-out shows a lane that is stuck.
@@ -50,6 +61,10 @@ type DeviceStatus struct {
 	NextTry  time.Time `json:"next_try,omitzero"`  // when it is probed next
 	LastGood time.Time `json:"last_good,omitzero"` // its last answer
 	Timeouts uint64    `json:"timeouts"`
+	Garbled  uint64    `json:"garbled"` // bad frames that came while it was asked, such as with a wrong CRC
+
+	ResponseMS float64 `json:"response_ms,omitempty"` // what it takes to answer, smoothed
+	TimeoutMS  float64 `json:"timeout_ms"`            // what it is given
 }
 
 // happened is what an error tells of the line, without where it was met: that is
@@ -77,16 +92,31 @@ func lostWithin(err error) error {
 	return nil
 }
 
+// Ready tells whether the link is open, so that a job would go at its turn. It
+// may be called at any time.
+func (l *Lane) Ready() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.status.State == Up
+}
+
 // Status may be called at any time.
 func (l *Lane) Status() Status {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := l.status
+	l.meter.show(time.Now(), l.cfg.Transactions, &s)
+	for _, r := range l.underway {
+		if s.BusySince.IsZero() || r.began.Before(s.BusySince) {
+			s.BusySince = r.began
+		}
+	}
 	s.Devices = make([]DeviceStatus, 0, len(l.devices))
 	for _, d := range l.devices {
 		s.Devices = append(s.Devices, DeviceStatus{
-			Device: d.id, Silent: d.failures > 0, Failures: d.failures, Reason: d.reason,
-			NextTry: d.silentUntil, LastGood: d.lastGood, Timeouts: d.timeouts,
+			Device: d.id, Silent: d.silent(), Failures: d.failures, Reason: d.reason,
+			NextTry: d.silentUntil, LastGood: d.lastGood, Timeouts: d.timeouts, Garbled: d.garbled,
+			ResponseMS: milliseconds(d.patience.mean), TimeoutMS: milliseconds(d.patience.within(l.cfg.TimeoutMin, l.cfg.Timeout)),
 		})
 	}
 	slices.SortFunc(s.Devices, func(a, b DeviceStatus) int { return cmp.Compare(a.Device, b.Device) })

@@ -16,10 +16,7 @@ import (
 
 func TestALinkThatIsOpeningSaysSinceWhen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		lane, err := scheduler.NewLane("line", &fakeLink{}, nil, scheduler.Config{}, quiet)
-		if err != nil {
-			t.Fatal(err)
-		}
+		lane := newLane(t, &fakeLink{}, fixed())
 		if s := lane.Status(); s.State != scheduler.Opening || !s.Since.Equal(time.Now()) || s.Reason == "" {
 			t.Errorf("%+v", s)
 		}
@@ -41,14 +38,13 @@ func TestTheReasonOfALostLinkIsWhatHappened(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			dies := &fakeTask{answer: func(time.Duration, int, int) error { return c.err }}
-			lane, err := scheduler.NewLane("line", &fakeLink{}, []scheduler.Poll{poll("d", time.Second, dies)}, scheduler.Config{ReopenMin: time.Hour, ReopenMax: time.Hour}, quiet)
-			if err != nil {
-				t.Fatal(err)
-			}
+			cfg := fixed()
+			cfg.Breaker.Failures = 1 // so that it stays down
+			lane := newLane(t, &fakeLink{}, cfg, poll("d", time.Second, dies))
 			ctx, stop := context.WithCancel(t.Context())
 			done := make(chan error)
 			go func() { done <- lane.Run(ctx) }()
-			<-time.After(time.Millisecond)
+			<-time.After(5 * time.Second)
 			if s := lane.Status(); s.State != scheduler.Down || s.Reason != c.want {
 				t.Errorf("%+v", s)
 			}

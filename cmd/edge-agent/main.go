@@ -38,7 +38,11 @@ type commands struct {
 	Check   checkCommand   `cmd:"" help:"Check a configuration file and print every mistake in it."`
 	Demo    demoCommand    `cmd:"" help:"Show the main job: simulated devices, a broker and the agent in one process."`
 	Ports   portsCommand   `cmd:"" help:"List the serial ports of this machine, with their USB identities."`
+	Probe   probeCommand   `cmd:"" help:"Find the Modbus devices on a line and how it is set; print a configuration to paste."`
 	Cert    certCommand    `cmd:"" help:"Make a CA for tests, and certificates of servers and clients."`
+	Write   writeCommand   `cmd:"" help:"Write a point of a device."`
+	Read    readCommand    `cmd:"" help:"Read points of a device now."`
+	Call    callCommand    `cmd:"" help:"Call a method of an MCP device."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 }
 
@@ -92,6 +96,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int
 		kong.Exit(func(code int) { panic(exit(code)) }),
 		kong.BindTo(ctx, (*context.Context)(nil)),
 		kong.BindTo(stdout, (*io.Writer)(nil)),
+		kong.BindTo(os.Stdin, (*io.Reader)(nil)),
 		kong.Bind(errorWriter{stderr}),
 		kong.UsageOnError(),
 	)
@@ -99,7 +104,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int
 		fmt.Fprintln(stderr, "edge-agent:", err)
 		return exitRun
 	}
-	command, err := parser.Parse(args)
+	command, err := parser.Parse(numbersLast(args))
 	if err != nil {
 		fmt.Fprintf(stderr, "edge-agent: %v\nTry: edge-agent --help\n", err)
 		return exitInput

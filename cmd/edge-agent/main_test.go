@@ -24,7 +24,19 @@ func TestMain(m *testing.M) {
 }
 
 // TestCommandLine runs the scripts in testdata/script: what users and their
-// service managers see.
+// service managers see. Each has an agent with a plant to command.
 func TestCommandLine(t *testing.T) {
-	testscript.Run(t, testscript.Params{Dir: "testdata/script", UpdateScripts: *update})
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script", UpdateScripts: *update,
+		Setup: func(env *testscript.Env) error {
+			address, tokenFile, stop, err := startAgent(env.WorkDir, &plant{})
+			if err != nil {
+				return err
+			}
+			env.Defer(stop)
+			env.Setenv("EDGE_AGENT_ADMIN", address)
+			env.Setenv("EDGE_AGENT_TOKEN_FILE", tokenFile)
+			return nil
+		},
+	})
 }

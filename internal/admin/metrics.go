@@ -5,13 +5,17 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/mcp-edge/edge-agent/internal/command"
 	"github.com/mcp-edge/edge-agent/scheduler"
 	"github.com/mcp-edge/edge-agent/store"
 )
 
 // metrics turns a State into samples at each scrape, so that nothing is counted
 // twice and a metric can't say other than the status.
-type metrics struct{ agent Agent }
+type metrics struct {
+	agent    Agent
+	commands Commands
+}
 
 var _ prometheus.Collector = (*metrics)(nil)
 
@@ -26,6 +30,7 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	s.gauge("edge_agent_stuck", "Parts that have stopped making progress.", float64(len(st.Stuck)))
 	s.gauge("edge_agent_ready", "1 while records can be taken.", truth(len(st.Stuck)+len(st.NotReady) == 0))
 	s.store(st.Store)
+	s.scheduler(st.Scheduler)
 	for _, l := range st.Links {
 		s.link(l)
 	}
@@ -45,6 +50,7 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	for _, d := range m.agent.Devices() {
 		s.device(d)
 	}
+	s.commands(m.commands.Stats())
 }
 
 func (s sampler) store(st store.Stats) {
@@ -79,6 +85,14 @@ func (s sampler) cursor(c store.CursorStats) {
 	}
 }
 
+func (s sampler) scheduler(st scheduler.SharedStatus) {
+	s.gauge("edge_agent_scheduler_working", "Workers that have something to do.", float64(st.Working))
+	s.gauge("edge_agent_scheduler_max_workers", "The most workers that there may be.", float64(st.MaxWorkers))
+	s.gauge("edge_agent_scheduler_waiting", "Pieces of work that wait for a worker, one a device at most.", float64(st.Waiting))
+	s.gauge("edge_agent_scheduler_opening", "Links in the middle of being opened.", float64(st.Opening))
+	s.gauge("edge_agent_scheduler_max_opening", "The most links that may be.", float64(st.MaxOpening))
+}
+
 func (s sampler) link(l Link) {
 	s.gauge("edge_agent_link_up", "1 while the link is open.", truth(l.State == scheduler.Up), "link", l.Link)
 	s.counter("edge_agent_link_opens_total", "Times the link was opened.", l.Opens, "link", l.Link)
@@ -87,12 +101,48 @@ func (s sampler) link(l Link) {
 	s.counter("edge_agent_link_transactions_total", "Requests made.", l.Transactions, "link", l.Link)
 	s.counter("edge_agent_link_timeouts_total", "Requests not answered in time.", l.Timeouts, "link", l.Link)
 	s.counter("edge_agent_link_retries_total", "Requests made again.", l.Retries, "link", l.Link)
+	s.counter("edge_agent_link_faults_total", "Times the port could not be opened, or was lost.", l.Faults, "link", l.Link)
+	s.counter("edge_agent_link_commands_total", "Commands that have ended.", l.Commands, "link", l.Link)
+	for _, state := range []scheduler.BreakerState{scheduler.BreakerClosed, scheduler.BreakerOpen, scheduler.BreakerHalfOpen} {
+		s.gauge("edge_agent_link_breaker_state", "1 for the state that the link's circuit breaker is in.", truth(l.Breaker == state), "link", l.Link, "state", string(state))
+	}
+	s.bus(l.Status)
 	if l.Session != nil {
 		s.gauge("edge_agent_link_session_open", "1 while there is a session with the MCP device.", truth(l.Session.State == "OPEN"), "link", l.Link)
 		s.counter("edge_agent_link_reconnects_total", "Sessions after the first.", l.Session.Reconnects, "link", l.Link)
 	}
 	for event, n := range l.Events {
 		s.counter("edge_agent_link_events_total", "What the link's protocol has met, by kind.", n, "link", l.Link, "event", event)
+	}
+}
+
+// bus is what the last half to whole minute has shown of a line, and of the
+// devices on it.
+func (s sampler) bus(l scheduler.Status) {
+	s.gauge("edge_agent_link_utilisation_ratio", "How much of the time the line is in use, 0 to 1.", l.Utilisation, "link", l.Link)
+	s.gauge("edge_agent_link_queue", "Polls and commands that are due and wait for the line.", float64(l.Queue), "link", l.Link)
+	for _, q := range []struct {
+		quantile string
+		ms       float64
+	}{{"0.5", l.Lateness.P50}, {"0.99", l.Lateness.P99}, {"1", l.Lateness.Max}} {
+		s.gauge("edge_agent_link_lateness_seconds", "How long after they fell due polls and commands began.", q.ms/1000, "link", l.Link, "quantile", q.quantile)
+	}
+	for _, d := range l.Devices {
+		s.counter("edge_agent_device_garbled_total", "Bad frames that came while the device was asked.", d.Garbled, "device", d.Device)
+		s.gauge("edge_agent_device_response_seconds", "How long the device takes to answer, smoothed.", d.ResponseMS/1000, "device", d.Device)
+		s.gauge("edge_agent_device_timeout_seconds", "How long the device is given to answer.", d.TimeoutMS/1000, "device", d.Device)
+	}
+}
+
+func (s sampler) commands(st command.Stats) {
+	s.gauge("edge_agent_commands_waiting", "Commands that have not ended.", float64(st.Waiting))
+	s.gauge("edge_agent_commands_kept", "Commands that are remembered, with those that have ended.", float64(st.Kept))
+	s.gauge("edge_agent_commands_max_kept", "The most that may be.", float64(st.Max))
+	s.gauge("edge_agent_commands_bytes", "Bytes of them.", float64(st.Bytes))
+	s.gauge("edge_agent_commands_max_bytes", "The most that there may be.", float64(st.MaxBytes))
+	s.gauge("edge_agent_commands_damaged", "Commands that could not be read at start.", float64(st.Damaged))
+	for _, state := range []command.State{command.Succeeded, command.Failed, command.Expired, command.Refused, command.Unknown} {
+		s.counter("edge_agent_commands_ended_total", "Commands that have ended, by how.", st.Ended[state], "state", string(state))
 	}
 }
 

@@ -1,9 +1,10 @@
 // Package admin answers operators and their tools over HTTP: health, metrics,
-// status. It shows what the agent hands it through a narrow interface and knows
-// nothing of how that comes about.
+// status, and commands toward devices. It shows what the agent hands it through
+// narrow interfaces and knows nothing of how that comes about.
 //
 // Reading is open to whoever reaches the port, which is loopback unless the
-// configuration says otherwise. Changing anything takes the token in
+// configuration says otherwise; that includes what was commanded, with payloads
+// and answers. Changing anything, and commanding a device, takes the token in
 // data_dir/admin.token, and a Host and Origin that are this server's own, so
 // that a web page in an operator's browser can't do it.
 package admin
@@ -45,6 +46,7 @@ var ErrNotFound = errors.New("not found")
 // Server is the admin interface. New binds nothing; Listen does, then Run serves.
 type Server struct {
 	agent    Agent
+	commands Commands
 	token    string
 	log      *slog.Logger
 	listen   string
@@ -52,14 +54,17 @@ type Server struct {
 	server   *http.Server
 }
 
+// writeTimeout is how long a client may take for an answer.
+const writeTimeout = 30 * time.Second
+
 // New makes a server; token is what changing anything takes.
-func New(cfg Config, agent Agent, token string, log *slog.Logger) *Server {
-	s := &Server{agent: agent, token: token, log: log, listen: cfg.Listen}
+func New(cfg Config, agent Agent, commands Commands, token string, log *slog.Logger) *Server {
+	s := &Server{agent: agent, commands: commands, token: token, log: log, listen: cfg.Listen}
 	s.server = &http.Server{
 		Handler:           s.handler(),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
-		WriteTimeout:      30 * time.Second,
+		WriteTimeout:      writeTimeout,
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
@@ -81,8 +86,10 @@ func (s *Server) Listen(ctx context.Context) error {
 func (s *Server) Address() string { return s.listener.Addr().String() }
 
 // Run serves until ctx ends, lets requests under way finish for a second, and
-// returns nil then. Listen comes before it.
+// returns nil then. Who waits for a command is answered at once. Listen comes
+// before it.
 func (s *Server) Run(ctx context.Context) error {
+	s.server.BaseContext = func(net.Listener) context.Context { return ctx }
 	defer context.AfterFunc(ctx, func() {
 		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
@@ -98,7 +105,7 @@ func (s *Server) Run(ctx context.Context) error {
 
 func (s *Server) handler() http.Handler {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &metrics{agent: s.agent})
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &metrics{s.agent, s.commands})
 
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
@@ -111,6 +118,11 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("GET /api/v1/status", func(w http.ResponseWriter, _ *http.Request) { s.answer(w, s.agent.State()) })
 	mux.HandleFunc("GET /api/v1/devices", func(w http.ResponseWriter, _ *http.Request) { s.answer(w, s.agent.Devices()) })
 	mux.HandleFunc("GET /api/v1/peers", func(w http.ResponseWriter, _ *http.Request) { s.answer(w, s.agent.Peers()) })
+	mux.HandleFunc("GET /api/v1/links", func(w http.ResponseWriter, _ *http.Request) { s.answer(w, s.links()) })
+	mux.HandleFunc("GET /api/v1/commands", s.listCommands)
+	mux.HandleFunc("GET /api/v1/commands/{id}", s.showCommand)
+	mux.HandleFunc("GET /api/v1/devices/{id}/commands", s.listCommands)
+	mux.HandleFunc("POST /api/v1/devices/{id}/commands", s.guarded(s.submitCommand))
 	mux.HandleFunc("PUT /api/v1/log/level", s.guarded(s.setLogLevel))
 	mux.HandleFunc("DELETE /api/v1/queue/cursors/{name...}", s.guarded(s.forgetCursor))
 	return mux
@@ -119,13 +131,24 @@ func (s *Server) handler() http.Handler {
 // paths is what / answers.
 const paths = `edge-agent
 
-/healthz          200 while every part that has work makes progress
-/readyz           200 while records can be taken
-/metrics          Prometheus
-/api/v1/status    links, listeners, queue, routes, upstreams, certificates
-/api/v1/devices   each device, its state and its last record
-/api/v1/peers     who has connected by MCP
+/healthz                        200 while every part that has work makes progress
+/readyz                         200 while records can be taken
+/metrics                        Prometheus
+/api/v1/status                  links, listeners, queue, routes, upstreams, certificates
+/api/v1/links                   each link and the devices on it: load, lateness, time-outs, bad frames
+/api/v1/devices                 each device, its state and its last record
+/api/v1/peers                   who has connected by MCP
+/api/v1/commands                what was commanded, newest first; ?state=failed&device=ID&limit=100
+/api/v1/commands/ID             one command; ?wait=10s waits for its end
+/api/v1/devices/ID/commands     the commands of a device; POST commands it, with the token:
+
+    curl http://127.0.0.1:9600/api/v1/devices/boiler-1/commands?wait=10s \
+      -H "Authorization: Bearer $(cat /var/lib/edge-agent/admin.token)" \
+      -d '{"kind": "write", "point": "setpoint", "value": 21.5}'
 `
+
+// links is never nil, so that it is a list in JSON.
+func (s *Server) links() []Link { return append([]Link{}, s.agent.State().Links...) }
 
 // health answers 200 and "ok", or 503 and a problem a line.
 func (s *Server) health(problems func(State) []string) http.HandlerFunc {
@@ -174,7 +197,9 @@ func (s *Server) forgetCursor(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (s *Server) answer(w http.ResponseWriter, v any) {
+func (s *Server) answer(w http.ResponseWriter, v any) { s.answerWith(w, http.StatusOK, v) }
+
+func (s *Server) answerWith(w http.ResponseWriter, code int, v any) {
 	text, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		s.refuse(w, http.StatusInternalServerError, err.Error())
@@ -182,6 +207,7 @@ func (s *Server) answer(w http.ResponseWriter, v any) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(code)
 	s.write(w, append(text, '\n'))
 }
 

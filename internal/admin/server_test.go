@@ -65,9 +65,20 @@ func (a *fakeAgent) ForgetCursor(name string) error {
 
 const token = "0123456789abcdef"
 
+func discard() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+
 func serve(t *testing.T, agent admin.Agent) (base string) {
 	t.Helper()
-	s := admin.New(admin.Config{Listen: "127.0.0.1:0"}, agent, token, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	return serveRoom(t, agent, newRoom())
+}
+
+func serveRoom(t *testing.T, agent admin.Agent, room admin.Commands) (base string) {
+	t.Helper()
+	return serveServer(t, admin.New(admin.Config{Listen: "127.0.0.1:0"}, agent, room, token, discard()))
+}
+
+func serveServer(t *testing.T, s *admin.Server) (base string) {
+	t.Helper()
 	if err := s.Listen(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +147,11 @@ func TestHealthMeansProgress(t *testing.T) {
 func TestStatusDevicesAndMetricsTellTheSame(t *testing.T) {
 	base := serve(t, &fakeAgent{state: admin.State{
 		Agent: "gw-01", Store: store.Stats{State: "ok", Records: 7, Cursors: []store.CursorStats{{Name: "all/cloud", Lag: 3, Oldest: time.Now()}}},
-		Links:        []admin.Link{{Status: scheduler.Status{Link: "rs485-1", State: scheduler.Up, Timeouts: 5}, Events: map[string]uint64{"late": 2}}},
+		Links: []admin.Link{{Status: scheduler.Status{
+			Link: "rs485-1", State: scheduler.Up, Timeouts: 5, Faults: 4, Breaker: scheduler.BreakerOpen, Utilisation: 0.25, Queue: 3,
+			Lateness: scheduler.Lateness{P50: 1, P99: 20, Max: 1500},
+			Devices:  []scheduler.DeviceStatus{{Device: "boiler-1", Garbled: 8, ResponseMS: 12.5, TimeoutMS: 50}},
+		}, Events: map[string]uint64{"late": 2}}},
 		Listeners:    []admin.Listener{{Name: "plant", Connections: 2, Refused: map[string]uint64{"rate": 3}}},
 		Certificates: []admin.Certificate{{Of: "listener plant", Expires: time.Unix(1900000000, 0)}},
 		Routes:       []admin.Route{{Name: "all", Upstream: "cloud"}},
@@ -153,12 +168,22 @@ func TestStatusDevicesAndMetricsTellTheSame(t *testing.T) {
 	if _, text = do(t, "GET", base+"/api/v1/peers", ""); !strings.Contains(text, `"reason": "heartbeat missed"`) {
 		t.Error(text)
 	}
+	var links []admin.Link
+	_, text = do(t, "GET", base+"/api/v1/links", "")
+	if err := json.Unmarshal([]byte(text), &links); err != nil || len(links) != 1 || links[0].Queue != 3 || links[0].Events["late"] != 2 || links[0].Devices[0].Garbled != 8 {
+		t.Errorf("%v: %s", err, text)
+	}
 	_, text = do(t, "GET", base+"/metrics", "")
 	for _, want := range []string{
 		`edge_agent_store_records 7`, `edge_agent_cursor_records{cursor="all/cloud"} 3`, `edge_agent_link_up{link="rs485-1"} 1`,
 		`edge_agent_link_timeouts_total{link="rs485-1"} 5`, `edge_agent_link_events_total{event="late",link="rs485-1"} 2`, `edge_agent_listener_connections{listener="plant"} 2`,
 		`edge_agent_upstream_connected{kind="mqtt",upstream="cloud"} 1`, `edge_agent_device_records_total{device="boiler-1"} 42`,
 		`edge_agent_store_state{state="ok"} 1`, `go_goroutines`, `edge_agent_listener_refused_total{listener="plant",reason="rate"} 3`,
+		`edge_agent_link_breaker_state{link="rs485-1",state="open"} 1`, `edge_agent_link_breaker_state{link="rs485-1",state="closed"} 0`,
+		`edge_agent_link_faults_total{link="rs485-1"} 4`, `edge_agent_link_utilisation_ratio{link="rs485-1"} 0.25`, `edge_agent_link_queue{link="rs485-1"} 3`,
+		`edge_agent_link_lateness_seconds{link="rs485-1",quantile="0.99"} 0.02`, `edge_agent_link_lateness_seconds{link="rs485-1",quantile="1"} 1.5`,
+		`edge_agent_device_garbled_total{device="boiler-1"} 8`, `edge_agent_device_response_seconds{device="boiler-1"} 0.0125`,
+		`edge_agent_commands_waiting 2`, `edge_agent_commands_kept 9`, `edge_agent_commands_ended_total{state="unknown"} 1`, `edge_agent_commands_ended_total{state="failed"} 0`,
 		`edge_agent_certificate_expiry_timestamp_seconds{of="listener plant"} 1.9e+09`,
 	} {
 		if !strings.Contains(text, want) {
@@ -226,7 +251,7 @@ func TestTheTokenIsMadeOnceForItsOwnerAlone(t *testing.T) {
 
 func TestAPortInUseIsSaidAtStart(t *testing.T) {
 	base := serve(t, &fakeAgent{})
-	s := admin.New(admin.Config{Listen: strings.TrimPrefix(base, "http://")}, &fakeAgent{}, token, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	s := admin.New(admin.Config{Listen: strings.TrimPrefix(base, "http://")}, &fakeAgent{}, newRoom(), token, discard())
 	if err := s.Listen(t.Context()); err == nil || !strings.Contains(err.Error(), "[admin] listen") {
 		t.Errorf("%v", err)
 	}

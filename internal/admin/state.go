@@ -26,11 +26,13 @@ type State struct {
 	// link that is down, a silent device, an upstream that can't be reached.
 	Degraded []string `json:"degraded"`
 
-	Store     store.Stats `json:"store"`
-	Links     []Link      `json:"links"`
-	Listeners []Listener  `json:"listeners"`
-	Routes    []Route     `json:"routes"`
-	Upstreams []Upstream  `json:"upstreams"`
+	Store store.Stats `json:"store"`
+	// Scheduler is what all links share.
+	Scheduler scheduler.SharedStatus `json:"scheduler"`
+	Links     []Link                 `json:"links"`
+	Listeners []Listener             `json:"listeners"`
+	Routes    []Route                `json:"routes"`
+	Upstreams []Upstream             `json:"upstreams"`
 	// Certificates are those that the agent shows to others.
 	Certificates []Certificate `json:"certificates,omitempty"`
 }

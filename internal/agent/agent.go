@@ -15,16 +15,20 @@ import (
 
 	"github.com/mcp-edge/edge-agent/internal/admin"
 	"github.com/mcp-edge/edge-agent/internal/clock"
+	"github.com/mcp-edge/edge-agent/internal/command"
 	"github.com/mcp-edge/edge-agent/internal/config"
 	"github.com/mcp-edge/edge-agent/internal/intake"
 	"github.com/mcp-edge/edge-agent/internal/pipeline"
+	"github.com/mcp-edge/edge-agent/scheduler"
 	"github.com/mcp-edge/edge-agent/store"
+	"github.com/mcp-edge/edge-agent/transport/tcp"
 )
 
 // How long each stage may take to stop, and how long the pumps may go on
 // delivering what is left.
 const (
-	stopSources   = 8 * time.Second // a lane finishes its round, see scheduler.Config.StopGrace
+	stopSources   = 8 * time.Second // a lane finishes its round within 5 s
+	stopCommands  = time.Second
 	stopDrain     = 5 * time.Second
 	stopUpstreams = 5 * time.Second
 	stopStore     = 20 * time.Second
@@ -51,10 +55,14 @@ type Agent struct {
 
 	store     *store.Store
 	intake    *intake.Intake
+	shared    *scheduler.Shared
+	tcp       *tcp.Dialers
 	links     []*link
+	onLink    map[string][]*config.Device
 	listeners []*listener
 	routes    []*route
 	upstreams []*destination
+	commands  *command.Room
 	admin     *admin.Server
 
 	certificates []certificate
@@ -67,7 +75,15 @@ type Agent struct {
 
 // New makes an agent of a configuration that has no problems.
 func New(cfg *config.File, opts Options) *Agent {
-	return &Agent{cfg: cfg, opts: opts, log: opts.Log, clock: new(clock.Clock), sinks: make(map[string]*intake.Pushed)}
+	a := &Agent{
+		cfg: cfg, opts: opts, log: opts.Log, clock: new(clock.Clock), shared: scheduler.NewShared(cfg.Scheduler), tcp: tcp.NewDialers(),
+		onLink: make(map[string][]*config.Device), sinks: make(map[string]*intake.Pushed),
+	}
+	for i := range cfg.Devices {
+		d := &cfg.Devices[i]
+		a.onLink[d.Link] = append(a.onLink[d.Link], d)
+	}
+	return a
 }
 
 // Run starts everything, works until ctx ends, and stops in good order: then it
@@ -80,6 +96,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 			err = errors.Join(err, a.store.Close())
 		}
 	}()
+	sweep()
 	token, err := a.openData()
 	if err != nil {
 		return err
@@ -127,7 +144,7 @@ func (a *Agent) listen(ctx context.Context, token string) error {
 			return err
 		}
 	}
-	a.admin = admin.New(a.cfg.Admin, a, token, a.log)
+	a.admin = admin.New(a.cfg.Admin, a, a.commands, token, a.log)
 	if err := a.admin.Listen(ctx); err != nil {
 		a.closeListeners()
 		return err
@@ -159,11 +176,13 @@ func (a *Agent) start() (stop func()) {
 	}
 	queue := start("store", a.log, []part{{"store", a.store.Run}})
 	delivery := start("upstreams", a.log, outward)
+	orders := start("commands", a.log, []part{{"commands", a.commands.Run}})
 	collection := start("sources", a.log, sources)
-	a.stages = []*stage{queue, delivery, collection}
-	office := start("admin", a.log, []part{{"admin", a.admin.Run}, {"memory", trim}})
+	a.stages = []*stage{queue, delivery, orders, collection}
+	office := start("admin", a.log, []part{{"admin", a.admin.Run}, {"memory", tend}})
 	return func() {
 		collection.stop(stopSources)
+		orders.stop(stopCommands)
 		a.drain(stopDrain)
 		delivery.stop(stopUpstreams)
 		queue.stop(stopStore)

@@ -38,12 +38,16 @@ func (a *Agent) build() error {
 		}
 		a.links = append(a.links, l)
 	}
+	a.cfg.Links = nil // what was made of them has what it needs, and there may be ten thousand
 	for i := range a.cfg.Listens {
 		l, err := a.buildListener(&a.cfg.Listens[i])
 		if err != nil {
 			return err
 		}
 		a.listeners = append(a.listeners, l)
+	}
+	if err := a.buildCommands(); err != nil {
+		return err
 	}
 	byName := make(map[string]*destination)
 	for i := range a.cfg.Upstreams {

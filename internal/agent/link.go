@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math"
 	"net/netip"
+	"time"
 
 	"github.com/mcp-edge/edge-agent/internal/admin"
 	"github.com/mcp-edge/edge-agent/internal/config"
@@ -17,7 +19,6 @@ import (
 	"github.com/mcp-edge/edge-agent/transport"
 	"github.com/mcp-edge/edge-agent/transport/quic"
 	"github.com/mcp-edge/edge-agent/transport/serial"
-	"github.com/mcp-edge/edge-agent/transport/tcp"
 	"github.com/mcp-edge/edge-agent/transport/udp"
 )
 
@@ -25,8 +26,10 @@ import (
 type link struct {
 	name    string
 	lane    *scheduler.Lane
+	prepare prepare
 	events  func() map[string]uint64 // what driver and transport have counted
 	session func() *admin.Session    // nil: the protocol has none
+	mute    func() (since time.Time, mute bool)
 }
 
 // dialer is what opens a link's line, and counts what happens on it.
@@ -52,7 +55,7 @@ func (a *Agent) buildDialer(c *config.Link) (dialer, error) {
 		}
 		return dialer{d, func() map[string]uint64 { return serialEvents(d.Counters()) }}, nil
 	case "tcp":
-		return dialer{Dialer: tcp.NewDialer(c.Address, secure)}, nil
+		return dialer{Dialer: a.tcp.Dialer(c.Address, secure)}, nil
 	case "udp":
 		datagrams := c.UDP
 		datagrams.TLS = secure
@@ -108,33 +111,54 @@ func (a *Agent) buildLink(c *config.Link) (*link, error) {
 	if err != nil {
 		return nil, fmt.Errorf("link %s: %w", c.Name, err)
 	}
-	lane, err := scheduler.NewLane(c.Name, line, line.polls, scheduler.Config{}, a.log)
+	lane, err := scheduler.NewLane(c.Name, line.Link, line.polls, a.sharing(c), a.shared, a.log)
 	if err != nil {
 		return nil, err
 	}
-	return &link{name: c.Name, lane: lane, session: line.session, events: func() map[string]uint64 {
-		events := line.events()
-		if d.events != nil {
-			maps.Copy(events, d.events())
-		}
+	return &link{name: c.Name, lane: lane, prepare: line.prepare, session: line.session, mute: line.mute, events: together(line.events, d.events)}, nil
+}
+
+// together counts what both do; the second may be nil.
+func together(a, b func() map[string]uint64) func() map[string]uint64 {
+	if b == nil {
+		return a
+	}
+	return func() map[string]uint64 {
+		events := a()
+		maps.Copy(events, b())
 		return events
-	}}, nil
+	}
+}
+
+// sharing is how the link's lane works. The lanes' phases are spread with the
+// golden ratio, which keeps any number of them apart.
+func (a *Agent) sharing(c *config.Link) scheduler.Config {
+	cfg := c.Config
+	_, cfg.Phase = math.Modf(float64(len(a.links)) / math.Phi)
+	cfg.Passive = c.Accept != nil
+	return cfg
 }
 
 // line is what a driver makes of a link.
 type line struct {
 	scheduler.Link
 	polls   []scheduler.Poll
+	prepare prepare
 	events  func() map[string]uint64
 	session func() *admin.Session // nil: the protocol has none
+	// mute tells of a device that speaks by itself whether it has not for too long;
+	// nil: the lane knows.
+	mute func() (since time.Time, mute bool)
 }
 
 func (a *Agent) buildModbus(c *config.Link, d transport.Dialer) (line, error) {
-	l, err := modbus.NewLink(d, c.Modbus, a.log.With("link", c.Name))
+	shared := c.Modbus
+	shared.Transactions = c.Transactions
+	l, err := modbus.NewLink(d, shared, a.log.With("link", c.Name))
 	if err != nil {
 		return line{}, err
 	}
-	made := line{Link: l, events: func() map[string]uint64 { return modbusEvents(l.Counters()) }}
+	made := line{Link: l, prepare: prepareModbus(l), events: func() map[string]uint64 { return modbusEvents(l.Counters()) }}
 	for _, device := range a.devicesOn(c.Name) {
 		for i := range device.Polls {
 			p := &device.Polls[i]
@@ -142,7 +166,7 @@ func (a *Agent) buildModbus(c *config.Link, d transport.Dialer) (line, error) {
 			if err != nil {
 				return line{}, err
 			}
-			made.polls = append(made.polls, poll(c, device, p, task))
+			made.polls = append(made.polls, poll(device, p, task))
 		}
 	}
 	return made, nil
@@ -157,7 +181,7 @@ func (a *Agent) buildText(c *config.Link, d transport.Dialer) (line, error) {
 	if err != nil {
 		return line{}, err
 	}
-	return line{Link: l, events: func() map[string]uint64 { return textEvents(l.Counters()) }}, nil
+	return line{Link: l, prepare: prepareText, mute: l.Silent, events: func() map[string]uint64 { return textEvents(l.Counters()) }}, nil
 }
 
 func (a *Agent) buildMCP(c *config.Link, d transport.Dialer) (line, error) {
@@ -174,30 +198,24 @@ func (a *Agent) buildMCP(c *config.Link, d transport.Dialer) (line, error) {
 		return line{}, err
 	}
 	made := line{
-		Link: l, events: func() map[string]uint64 { return mcpEvents(l.Stats()) },
+		Link: l, prepare: prepareMCP(l), events: func() map[string]uint64 { return mcpEvents(l.Stats()) },
 		session: func() *admin.Session { return sessionOf(l.Stats()) },
 	}
 	for _, device := range a.devicesOn(c.Name) {
 		for i := range device.Polls {
 			p := &device.Polls[i]
-			made.polls = append(made.polls, poll(c, device, p, l.Poll(device.ID, p.Name, p.PollConfig)))
+			made.polls = append(made.polls, poll(device, p, l.Poll(device.ID, p.Name, p.PollConfig)))
 		}
 	}
 	return made, nil
 }
 
-func poll(c *config.Link, device *config.Device, p *config.Poll, task scheduler.Task) scheduler.Poll {
-	return scheduler.Poll{Device: device.ID, Name: p.Name, Every: p.Every, Timeout: c.Timeout, Retries: c.RetryCount, Task: task}
+func poll(device *config.Device, p *config.Poll, task scheduler.Task) scheduler.Poll {
+	return scheduler.Poll{Device: device.ID, Name: p.Name, Every: p.Every, Rate: device.Rate, Task: task}
 }
 
-func (a *Agent) devicesOn(linkName string) (list []*config.Device) {
-	for i := range a.cfg.Devices {
-		if a.cfg.Devices[i].Link == linkName {
-			list = append(list, &a.cfg.Devices[i])
-		}
-	}
-	return list
-}
+// devicesOn lists the devices of a link, in the order of the file.
+func (a *Agent) devicesOn(link string) []*config.Device { return a.onLink[link] }
 
 // pushed is the sink of a device that speaks by itself; it is kept, so that
 // status can tell what was lost.

@@ -38,38 +38,49 @@ const (
 func start(name string, log *slog.Logger, parts []part) *stage {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &stage{name: name, log: log, cancel: cancel, failed: make(map[string]string)}
-	for _, p := range parts {
-		s.done.Go(func() { s.keep(ctx, p) })
+	for i := range parts {
+		s.done.Go(func() { s.keep(ctx, &parts[i]) })
 	}
 	return s
 }
 
-func (s *stage) keep(ctx context.Context, p part) {
+// keep runs p until ctx ends. It does little itself: ten thousand links each have
+// its frame on their stack.
+func (s *stage) keep(ctx context.Context, p *part) {
 	for wait := restartMin; ; wait = min(2*wait, restartMax) {
 		began := time.Now()
 		err := p.run(ctx)
-		if ctx.Err() != nil {
-			if err != nil {
-				s.log.Warn("stopped with an error", "part", p.name, "error", err)
-			}
-			return
-		}
-		if err == nil {
-			err = fmt.Errorf("ended by itself")
-		}
-		s.log.Error("a part failed, it is run again", "part", p.name, "error", err)
-		s.note(p.name, err.Error())
 		if time.Since(began) > restartMax {
 			wait = restartMin
 		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-timer.C:
-			s.note(p.name, "")
-		case <-ctx.Done():
-			timer.Stop()
+		if !s.pause(ctx, p.name, err, wait) {
 			return
 		}
+	}
+}
+
+// pause waits before a part that ended with err is run again; false means that it
+// was to end.
+func (s *stage) pause(ctx context.Context, name string, err error, wait time.Duration) bool {
+	if ctx.Err() != nil {
+		if err != nil {
+			s.log.Warn("stopped with an error", "part", name, "error", err)
+		}
+		return false
+	}
+	if err == nil {
+		err = fmt.Errorf("ended by itself")
+	}
+	s.log.Error("a part failed, it is run again", "part", name, "error", err)
+	s.note(name, err.Error())
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		s.note(name, "")
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 

@@ -37,7 +37,7 @@ func (a *Agent) State() admin.State {
 	now := time.Now()
 	st := admin.State{
 		Agent: a.cfg.Agent.ID, Epoch: a.store.Epoch().String(), Version: a.opts.Version, Started: a.started,
-		Stuck: []string{}, NotReady: []string{}, Degraded: []string{}, Store: a.store.Stats(),
+		Stuck: []string{}, NotReady: []string{}, Degraded: []string{}, Store: a.store.Stats(), Scheduler: a.shared.Status(),
 		Links: []admin.Link{}, Listeners: []admin.Listener{}, Routes: []admin.Route{}, Upstreams: []admin.Upstream{},
 	}
 	if st.Store.State != store.StateOK {
@@ -79,6 +79,11 @@ func (a *Agent) stateOfLink(st *admin.State, l *link, now time.Time) {
 	if s.State == scheduler.Down {
 		st.Degraded = append(st.Degraded, fmt.Sprintf("link %s is down: %s", l.name, s.Reason))
 	}
+	if l.mute != nil {
+		if since, mute := l.mute(); mute {
+			st.Degraded = append(st.Degraded, fmt.Sprintf("device %s has said nothing since %s", a.devicesOn(l.name)[0].ID, since.Format(time.DateTime)))
+		}
+	}
 	for _, d := range s.Devices {
 		if d.Silent {
 			st.Degraded = append(st.Degraded, fmt.Sprintf("device %s is silent: %s", d.Device, d.Reason))
@@ -113,7 +118,13 @@ func (a *Agent) Devices() []admin.Device {
 	}
 	polled := make(map[string]scheduler.DeviceStatus)
 	links := make(map[string]scheduler.Status)
+	mute := make(map[string]time.Time)
 	for _, l := range a.links {
+		if l.mute != nil {
+			if since, is := l.mute(); is {
+				mute[a.devicesOn(l.name)[0].ID] = since
+			}
+		}
 		s := l.lane.Status()
 		links[l.name] = s
 		for _, d := range s.Devices {
@@ -135,6 +146,9 @@ func (a *Agent) Devices() []admin.Device {
 		}
 		d.Timeouts = polled[c.ID].Timeouts
 		d.State, d.Reason = deviceState(links[c.Link], polled[c.ID], peers[c.ID], stored[c.ID].Newest)
+		if since, is := mute[c.ID]; is && d.State == "ok" {
+			d.State, d.Reason = "silent", "it has said nothing since "+since.Format(time.DateTime)
+		}
 		list = append(list, d)
 		delete(stored, c.ID)
 	}

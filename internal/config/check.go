@@ -5,7 +5,6 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
-	"time"
 )
 
 // checker looks at what one table can't know of another.
@@ -101,24 +100,13 @@ func (c *checker) line(path string) string {
 	return fmt.Sprintf("line %d", line)
 }
 
-// Time-outs of a transaction where the link sets none.
-const (
-	pollTimeout    = time.Second
-	requestTimeout = 5 * time.Second
-)
-
 func (c *checker) checkLinks(taken ports) {
 	serials := make(map[string]string)
 	for i := range c.file.Links {
 		l, at := &c.file.Links[i], element("link", i)
 		c.driver(l, at)
 		c.whereTo(l, at)
-		if l.Timeout == 0 {
-			l.Timeout = pollTimeout
-			if l.Driver == "mcp" {
-				l.Timeout = requestTimeout
-			}
-		}
+		c.sharing(l, at)
 		if !c.ok(at + ".transport") {
 			continue // what belongs to it can't be said
 		}
@@ -127,6 +115,7 @@ func (c *checker) checkLinks(taken ports) {
 		}
 		c.linkTransport(l, at, taken)
 		c.linkModbus(l, at)
+		c.carries(l, at)
 	}
 }
 

@@ -67,6 +67,9 @@ func (c *checker) pusher(d *Device, at string, remotes map[string]string) {
 	if d.Driver == "" {
 		d.Driver = "mcp"
 	}
+	if c.has(at + ".rate") {
+		c.report(at+".rate", "is for a device on a link; write rate in its [[listen]]")
+	}
 	if d.Driver != "mcp" {
 		c.report(at+".driver", `does not go with listen, where devices speak MCP; write driver = "mcp" or leave it out`)
 	}

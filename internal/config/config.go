@@ -57,7 +57,7 @@ func Parse(name, text string, lookup func(name string) (string, bool)) (*File, P
 	}
 	applyEnvironment(raw, src, lookup)
 	file := &File{source: src}
-	d := &decoder{reporter: r}
+	d := newDecoder(r)
 	d.table("", raw, reflect.ValueOf(file).Elem())
 	file.secrets = d.secrets
 	newChecker(r, file).all()

@@ -14,6 +14,21 @@ import (
 type decoder struct {
 	*reporter
 	secrets []secret
+	known   map[reflect.Type][]field // fieldsOf, once for each type
+	store   *compact
+}
+
+func newDecoder(r *reporter) *decoder {
+	return &decoder{reporter: r, known: make(map[reflect.Type][]field), store: newCompact()}
+}
+
+func (d *decoder) fields(t reflect.Type) []field {
+	list, ok := d.known[t]
+	if !ok {
+		list = fieldsOf(t)
+		d.known[t] = list
+	}
+	return list
 }
 
 // validator is what a Config struct may add to its tags: Validate reports by
@@ -24,7 +39,7 @@ type validator interface {
 
 // table fills the struct into from raw, the table at path.
 func (d *decoder) table(path string, raw map[string]any, into reflect.Value) {
-	fields := fieldsOf(into.Type())
+	fields := d.fields(into.Type())
 	for _, key := range slices.Sorted(maps.Keys(raw)) {
 		if !slices.ContainsFunc(fields, func(f field) bool { return f.key == key }) {
 			if meant := d.unknown(path, key, raw[key], fields); meant != "" && raw[meant] == nil {
@@ -56,7 +71,7 @@ func (d *decoder) preset(target reflect.Value, f *field) {
 		return
 	}
 	if isTable(f.typ) {
-		for _, inner := range fieldsOf(f.typ) {
+		for _, inner := range d.fields(f.typ) {
 			d.preset(target.FieldByIndex(inner.index), &inner)
 		}
 		return
@@ -76,7 +91,7 @@ func (d *decoder) missing(path string, f *field) {
 	at := join(path, f.key)
 	if isTable(f.typ) {
 		write := ""
-		for _, inner := range fieldsOf(f.typ) {
+		for _, inner := range d.fields(f.typ) {
 			if inner.required {
 				write += fmt.Sprintf(" with %s = %s", inner.key, inner.sample())
 			}
@@ -97,6 +112,8 @@ func (d *decoder) value(path string, raw any, target reflect.Value, f *field) {
 		d.oneTable(path, raw, target, f)
 	case kind == reflect.Slice && isTable(f.typ.Elem()):
 		d.tables(path, raw, target, f)
+	case kind == reflect.Slice && f.typ.Elem().Kind() == reflect.Float64:
+		d.numbers(path, raw, target, f)
 	case kind == reflect.Slice:
 		d.strings(path, raw, target, f)
 	case kind == reflect.Map:
@@ -117,6 +134,9 @@ func (d *decoder) scalar(path string, raw any, target reflect.Value, f *field) {
 			problem = "is not there yet" + later
 		}
 		d.report(path, problem)
+	}
+	if word, ok := value.(string); ok {
+		value = d.store.text(word)
 	}
 	if value != nil {
 		target.Set(reflect.ValueOf(value).Convert(f.typ))
@@ -159,7 +179,7 @@ func (d *decoder) tables(path string, raw any, target reflect.Value, f *field) {
 		return
 	}
 	// Made at once, so that the entries never move: secrets point into them.
-	target.Set(reflect.MakeSlice(f.typ, len(list), len(list)))
+	target.Set(d.store.list(f.typ, len(list)))
 	for i, entry := range list {
 		if table, ok := entry.(map[string]any); ok {
 			d.table(element(path, i), table, target.Index(i))
@@ -167,6 +187,27 @@ func (d *decoder) tables(path string, raw any, target reflect.Value, f *field) {
 		}
 		d.reportf(element(path, i), "is %s; write { … }", describe(entry))
 	}
+}
+
+// numbers fills a list of numbers.
+func (d *decoder) numbers(path string, raw any, target reflect.Value, f *field) {
+	list, ok := raw.([]any)
+	if !ok {
+		d.reportf(path, "is %s; write %s = %s", describe(raw), f.key, f.sample())
+		return
+	}
+	numbers := make([]float64, len(list))
+	for i, entry := range list {
+		switch n := entry.(type) {
+		case float64:
+			numbers[i] = n
+		case int64:
+			numbers[i] = float64(n)
+		default:
+			d.reportf(element(path, i), "is %s; write a number", describe(entry))
+		}
+	}
+	target.Set(reflect.ValueOf(numbers))
 }
 
 // strings fills a list of strings; a pattern.List may also be one string alone.
@@ -193,7 +234,7 @@ func (d *decoder) strings(path string, raw any, target reflect.Value, f *field) 
 			d.reportf(element(path, i), "is %s; write a string in quotes", describe(entry))
 			continue
 		}
-		words.Index(i).SetString(word)
+		words.Index(i).SetString(d.store.text(word))
 	}
 	target.Set(words)
 }

@@ -151,6 +151,9 @@ func kindOf(f field) string {
 		if isTable(f.typ.Elem()) {
 			return "list of tables"
 		}
+		if f.typ.Elem().Kind() == reflect.Float64 {
+			return "list of numbers"
+		}
 		return "list of strings"
 	}
 	return "whole number"

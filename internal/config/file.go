@@ -5,12 +5,14 @@ import (
 
 	"github.com/mcp-edge/edge-agent/internal/admin"
 	"github.com/mcp-edge/edge-agent/internal/auth"
+	"github.com/mcp-edge/edge-agent/internal/command"
 	"github.com/mcp-edge/edge-agent/internal/driver/mcp"
 	"github.com/mcp-edge/edge-agent/internal/driver/modbus"
 	"github.com/mcp-edge/edge-agent/internal/driver/text"
 	"github.com/mcp-edge/edge-agent/internal/pattern"
 	"github.com/mcp-edge/edge-agent/internal/upstream/file"
 	"github.com/mcp-edge/edge-agent/internal/upstream/mqtt"
+	"github.com/mcp-edge/edge-agent/scheduler"
 	"github.com/mcp-edge/edge-agent/store"
 	"github.com/mcp-edge/edge-agent/transport/serial"
 	"github.com/mcp-edge/edge-agent/transport/udp"
@@ -24,6 +26,10 @@ type File struct {
 	Admin admin.Config `toml:"admin"`
 	// Log is what the agent writes to standard error.
 	Log Log `toml:"log"`
+	// Scheduler is what all links share.
+	Scheduler scheduler.SharedConfig `toml:"scheduler"`
+	// Commands bounds what is asked of devices.
+	Commands command.Config `toml:"commands"`
 	// Store is the queue on disk.
 	Store store.Config `toml:"store"`
 	// Links are the lines and connections that the agent reaches devices through.
@@ -85,12 +91,7 @@ type Link struct {
 	// network: it connects to Address on this machine, and is then polled as if
 	// we had dialed it. accept = {} takes whoever calls.
 	Accept *Accept `toml:"accept"`
-	// Timeout of a transaction, counted from when the request has left. Unless
-	// set, "5s" on links with MCP devices and "1s" on others.
-	Timeout time.Duration `toml:"timeout" min:"10ms" max:"5m"`
-	// RetryCount is how many more times a transaction that timed out is tried.
-	// A retry waits for its turn, it never holds the line.
-	RetryCount int `toml:"retry_count" default:"3" min:"0" max:"100"`
+	scheduler.Config
 	// Modbus settings that the devices of the link share.
 	Modbus modbus.LinkConfig `toml:"modbus"`
 	// MCP is what we offer to an MCP device.
@@ -127,6 +128,9 @@ type Device struct {
 	// Driver is the protocol that the device speaks. Required with Link; with
 	// Listen it is "mcp".
 	Driver string `toml:"driver" oneof:"mcp,modbus,text"`
+	// Rate is how many transactions a second a device on a link takes at most, its
+	// polls and commands together; 0 means any number.
+	Rate float64 `toml:"rate" default:"0" min:"0" max:"10000"`
 	// Modbus settings of driver "modbus".
 	Modbus modbus.DeviceConfig `toml:"modbus"`
 	// Text settings of driver "text".

@@ -25,7 +25,6 @@ func notYet() map[string]string {
 		"link.durability": durable,
 
 		"device.durability": durable,
-		"device.rate":       "; write rate in [[listen]]",
 
 		"listen.durability": durable,
 

@@ -9,6 +9,7 @@ import (
 
 // The fields of a Config struct say in their tags what a key may be:
 //
+//	toml:"-"           none: the agent sets it
 //	toml:"key"         the key; a field without it, if embedded, lends its own keys to the table
 //	default:"5s"       what holds when the key is not given, written as in the file
 //	default32:"…"      the same on a 32-bit machine, where it differs
@@ -45,6 +46,9 @@ func fieldsOf(t reflect.Type) []field {
 	for i := range t.NumField() {
 		f := t.Field(i)
 		key := f.Tag.Get("toml")
+		if key == "-" {
+			continue // set by the agent, not in the file
+		}
 		if key == "" {
 			if f.Anonymous {
 				for _, inner := range fieldsOf(f.Type) {
@@ -112,6 +116,9 @@ func (f *field) sample() string {
 	case reflect.Slice:
 		if isTable(f.typ.Elem()) {
 			return "[{ … }]"
+		}
+		if f.typ.Elem().Kind() == reflect.Float64 {
+			return "[0, 100]"
 		}
 		return `["…"]`
 	case reflect.Struct, reflect.Pointer, reflect.Map:

@@ -32,12 +32,14 @@ transport = "serial"
 address = %q
 serial = { baud = %d, parity = "even" }
 timeout = "1s"
+timeout_min = "1s" # the demo counts an answer that took no longer
 
 [[link]]
 name = "plc"
 transport = "tcp"
 address = "%s"
 timeout = "1s"
+timeout_min = "1s" # the demo counts an answer that took no longer
 
 [[link]]
 name = "com1"

@@ -125,7 +125,13 @@ func (a *agent) sent() (n uint64) {
 // cpu is the processor time that the agent has used, in seconds.
 func (a *agent) cpu(tb testing.TB) float64 {
 	tb.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", a.cmd.Process.Pid))
+	return cpuOf(tb, a.cmd.Process.Pid)
+}
+
+// cpuOf is the processor time that a process has used, in seconds.
+func cpuOf(tb testing.TB, pid int) float64 {
+	tb.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		tb.Fatal(err)
 	}

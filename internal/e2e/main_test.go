@@ -32,6 +32,13 @@ func TestMain(m *testing.M) {
 			}
 			return 0
 		}
+		if port := os.Getenv(farmPort); port != "" {
+			if err := runFarm(port); err != nil {
+				fmt.Fprintln(os.Stderr, "farm:", err)
+				return 1
+			}
+			return 0
+		}
 		if attack := os.Getenv(attackName); attack != "" {
 			if err := runAttack(attack); err != nil {
 				fmt.Fprintln(os.Stderr, "attack:", err)

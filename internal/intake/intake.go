@@ -31,7 +31,7 @@ type Intake struct {
 
 	mu      sync.Mutex
 	sources map[store.SourceKey]*store.Source // bounded by what the configuration names
-	buffers sync.Pool                         // of *[]byte
+	scratch sync.Pool                         // of *scratch
 }
 
 // New makes an intake over a queue.
@@ -39,7 +39,7 @@ func New(queue Queue, log *slog.Logger) *Intake {
 	return &Intake{
 		queue: queue, log: log,
 		sources: make(map[store.SourceKey]*store.Source),
-		buffers: sync.Pool{New: func() any { return new([]byte) }},
+		scratch: sync.Pool{New: func() any { return new(scratch) }},
 	}
 }
 
@@ -49,37 +49,58 @@ type Polled struct{ in *Intake }
 // Polled returns the sink for readings that the agent asked for.
 func (in *Intake) Polled() Polled { return Polled{in} }
 
+// Offer takes the record if that needs no waiting. False means that there is no
+// room at this moment, or that storing failed: Deliver it then, or give it up.
+func (p Polled) Offer(r record.Record) bool {
+	return p.in.append(context.Background(), store.Batch{Delay: true, NoWait: true}, &r) == nil
+}
+
 // Deliver returns once the record is accepted: it will be on disk after
 // commit_delay at most. It waits while the queue is full, until ctx ends; then
 // the record was not taken.
 func (p Polled) Deliver(ctx context.Context, r record.Record) error {
-	return p.in.append(ctx, &r)
+	return p.in.append(ctx, store.Batch{Delay: true}, &r)
 }
 
-func (in *Intake) append(ctx context.Context, records ...*record.Record) error {
-	buffer := in.buffers.Get().(*[]byte)
-	defer in.buffers.Put(buffer)
-	*buffer = (*buffer)[:0]
-	entries := make([]store.Entry, len(records))
-	ends := make([]int, len(records))
-	for i, r := range records {
+// append stores records as one batch, which says how.
+func (in *Intake) append(ctx context.Context, b store.Batch, records ...*record.Record) error {
+	s := in.scratch.Get().(*scratch)
+	defer in.scratch.Put(s)
+	if err := in.encode(s, records); err != nil {
+		return err
+	}
+	b.Entries = s.entries
+	if _, err := in.queue.Append(ctx, b); err != nil {
+		return fmt.Errorf("device %s: storing: %w", records[0].Device, err)
+	}
+	return nil
+}
+
+// scratch is what a batch is put together in.
+type scratch struct {
+	body    []byte
+	ends    []int // of each record in body
+	entries []store.Entry
+}
+
+// encode makes entries of records.
+func (in *Intake) encode(s *scratch, records []*record.Record) error {
+	s.body, s.ends, s.entries = s.body[:0], s.ends[:0], s.entries[:0]
+	for _, r := range records {
 		source, err := in.source(store.SourceKey{Device: r.Device, Stream: r.Stream})
 		if err != nil {
 			return err
 		}
-		*buffer = r.Append(*buffer)
-		ends[i] = len(*buffer)
-		entries[i] = store.Entry{Source: source, Time: r.Time, Gap: r.Gap}
+		s.body = r.Append(s.body)
+		s.ends = append(s.ends, len(s.body))
+		s.entries = append(s.entries, store.Entry{Source: source, Time: r.Time, Gap: r.Gap})
 	}
 	start := 0
-	for i, end := range ends {
-		if entries[i].Gap == nil {
-			entries[i].Body = (*buffer)[start:end]
+	for i, end := range s.ends {
+		if s.entries[i].Gap == nil {
+			s.entries[i].Body = s.body[start:end]
 		}
 		start = end
-	}
-	if _, err := in.queue.Append(ctx, store.Batch{Entries: entries, Delay: true}); err != nil {
-		return fmt.Errorf("device %s: storing: %w", records[0].Device, err)
 	}
 	return nil
 }
@@ -126,7 +147,7 @@ func (p *Pushed) Deliver(ctx context.Context, r record.Record) error {
 	if p.gap.Count > 0 {
 		records = []*record.Record{p.gapRecord(r.Clock), &r}
 	}
-	err := p.in.append(short, records...)
+	err := p.in.append(short, store.Batch{Delay: true}, records...)
 	if err == nil {
 		p.gap = record.Gap{}
 		return nil
@@ -149,7 +170,7 @@ func (p *Pushed) Flush(ctx context.Context) {
 	if p.gap.Count == 0 {
 		return
 	}
-	if err := p.in.append(ctx, p.gapRecord(record.ClockUnsynced)); err != nil {
+	if err := p.in.append(ctx, store.Batch{Delay: true}, p.gapRecord(record.ClockUnsynced)); err != nil {
 		p.in.log.Error("lost records could not be announced", "device", p.device, "count", p.gap.Count, "error", err)
 		return
 	}

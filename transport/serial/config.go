@@ -81,9 +81,9 @@ func (r RS485) Validate(report func(key, problem string)) {
 	}
 }
 
-// charTime is how long a character takes on the wire: start bit, data bits,
+// CharTime is how long a character takes on the wire: start bit, data bits,
 // parity bit and stop bits.
-func (c Config) charTime() time.Duration {
+func (c Config) CharTime() time.Duration {
 	bits := 1 + float64(c.DataBits) + c.StopBits
 	if c.Parity != "none" {
 		bits++

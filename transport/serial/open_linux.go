@@ -145,7 +145,7 @@ func openError(err error) error {
 	case errors.Is(err, fs.ErrPermission):
 		return transport.Permanent(errors.New("permission denied: add the agent's user to the group that owns the device (often dialout)"))
 	case errors.Is(err, unix.EBUSY), errors.Is(err, unix.EWOULDBLOCK):
-		return transport.Permanent(errors.New("in use by another program or link: stop it, or choose another device"))
+		return transport.Permanent(fmt.Errorf("%w: stop it, or choose another device", ErrInUse))
 	case errors.Is(err, unix.ENOTTY), errors.Is(err, unix.EISDIR):
 		return transport.Permanent(errors.New("not a serial port: correct the path"))
 	case errors.As(err, &port):

@@ -32,6 +32,10 @@ import (
 	"github.com/mcp-edge/edge-agent/transport/internal/framed"
 )
 
+// ErrInUse is what Dial fails with, beside transport.ErrPermanent, when the
+// device is open or locked already.
+var ErrInUse = errors.New("in use by another program or link")
+
 // readSize is how much one read may bring, in bytes: what the kernel buffers
 // for a terminal (N_TTY_BUF_SIZE in Linux).
 const readSize = 4 << 10
@@ -88,7 +92,7 @@ func (d *Dialer) Dial(ctx context.Context, f transport.Framer) (transport.Conn, 
 		Remote:     path,
 		HalfDuplex: true,
 		Ordered:    true,
-		CharTime:   d.config.charTime(),
+		CharTime:   d.config.CharTime(),
 		Lost:       lost,
 	}), nil
 }

@@ -179,7 +179,7 @@ func TestACharacterIsItsBits(t *testing.T) {
 		{Config{Baud: 9600, DataBits: 8, Parity: "even", StopBits: 1}, 1145833},
 		{Config{Baud: 1000, DataBits: 5, Parity: "none", StopBits: 1.5}, 7500 * time.Microsecond},
 	} {
-		if got := c.config.charTime(); got != c.want {
+		if got := c.config.CharTime(); got != c.want {
 			t.Errorf("%+v: %v, want %v", c.config, got, c.want)
 		}
 	}
@@ -190,7 +190,7 @@ func TestInfoTellsWhatASerialLineIs(t *testing.T) {
 	info := dial(t, NewDialer(path, settings()), framer()).Info()
 	want := transport.Info{
 		Transport: "serial", Remote: path, HalfDuplex: true, Ordered: true,
-		CharTime: settings().charTime(), Lost: info.Lost,
+		CharTime: settings().CharTime(), Lost: info.Lost,
 	}
 	if info.Lost == nil {
 		t.Error("it does not tell when it has gone")

@@ -23,8 +23,15 @@ func keepAlive() net.KeepAliveConfig {
 	return net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3}
 }
 
-// readSize is how much one read may bring, in bytes.
+// readSize is how much one read may bring, in bytes, where messages are that large.
 const readSize = 64 << 10
+
+// Dialers makes Dialers that share the memory which their Conns read into, so that
+// ten thousand links that wait hold little of it. It may be used concurrently.
+type Dialers struct{ pool *framed.Pool }
+
+// NewDialers makes one.
+func NewDialers() *Dialers { return &Dialers{pool: framed.NewPool(readSize)} }
 
 // Dialer dials one address. It may be used concurrently.
 type Dialer struct {
@@ -35,12 +42,17 @@ type Dialer struct {
 
 var _ transport.Dialer = (*Dialer)(nil)
 
-// NewDialer takes "host:port". A host name is looked up at each Dial, and its
+// NewDialer is NewDialers().Dialer, for one that stands alone.
+func NewDialer(address string, config transport.TLS) *Dialer {
+	return NewDialers().Dialer(address, config)
+}
+
+// Dialer takes "host:port". A host name is looked up at each Dial, and its
 // addresses are tried in turn. With config the Conns speak TLS, 1.3 at least,
 // and the peer's certificate must be made out to config's ServerName, or to the
 // host if there is none.
-func NewDialer(address string, config transport.TLS) *Dialer {
-	d := &Dialer{address: address, pool: framed.NewPool(readSize)}
+func (ds *Dialers) Dialer(address string, config transport.TLS) *Dialer {
+	d := &Dialer{address: address, pool: ds.pool}
 	if config != nil {
 		host, _, _ := net.SplitHostPort(address) // Dial complains of a bad one
 		d.secure = secure.NewSource(config, host)

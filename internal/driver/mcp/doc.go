@@ -7,4 +7,8 @@
 // how fast these may be (rate.go). A Link goes out to a device on a [[link]] and
 // also asks it: each poll is a REQUEST, whose answer becomes a record. Both hand
 // records to a receiver, one for each session.
+//
+// A Call is one request to a device, made once: a command. Toward devices on a
+// Link it steps on the link's lane; a Line brings it to those that connect to a
+// Server, as soon as they are there.
 package mcp

@@ -52,21 +52,25 @@ type Link struct {
 	scratches scratches
 	counters  mcp.Counters
 
-	mu      sync.Mutex
-	session *mcp.Session
-	conn    transport.Conn    // of the session
-	framer  *mcp.SerialFramer // likewise, on a serial line
-	resyncs mcp.ResyncStats   // of the framers before
-	stop    context.CancelFunc
-	reason  string    // why the session before has ended
-	since   time.Time // when the session opened, or the one before ended
-	opened  uint64    // sessions
+	mu       sync.Mutex
+	polls    []*poll // in the order of Poll
+	session  *mcp.Session
+	conn     transport.Conn    // of the session
+	byteTime time.Duration     // likewise, on a serial line
+	framer   *mcp.SerialFramer // likewise
+	resyncs  mcp.ResyncStats   // of the framers before
+	stop     context.CancelFunc
+	reason   string    // why the session before has ended
+	since    time.Time // when the session opened, or the one before ended
+	opened   uint64    // sessions
 }
 
 var _ scheduler.Link = (*Link)(nil)
 
-// Sink takes polled records.
+// Sink takes polled records, and what they point to. It may be used concurrently.
 type Sink interface {
+	// Offer takes the record at once, or says that there is no room for it now.
+	Offer(r record.Record) bool
 	// Deliver returns once the record is accepted; it may wait until ctx ends.
 	Deliver(ctx context.Context, r record.Record) error
 }
@@ -103,6 +107,7 @@ func (l *Link) Open(ctx context.Context) error {
 	run, stop := context.WithCancel(context.WithoutCancel(ctx))
 	l.mu.Lock()
 	l.session, l.conn, l.framer, l.stop = s, conn, serial, stop
+	l.byteTime = conn.Info().CharTime
 	l.mu.Unlock()
 	go func() {
 		err := s.Run(run)
@@ -187,11 +192,18 @@ func (l *Link) Close() error {
 	return nil
 }
 
-// current is the open session, or nil.
-func (l *Link) current() *mcp.Session {
+// way is how requests get to the devices of the link now.
+func (l *Link) way() way {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.session
+	if l.session == nil {
+		return way{}
+	}
+	w := way{session: l.session, byteTime: l.byteTime, largest: l.cfg.MaxPayload}
+	if w.largest <= 0 {
+		w.largest = mcp.DefaultPayloadSerial // it matters on serial lines only
+	}
+	return w
 }
 
 // resyncStats adds up over all framers. The caller holds mu.

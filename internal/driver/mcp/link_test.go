@@ -13,6 +13,7 @@ import (
 	"github.com/mcp-edge/edge-agent/internal/sim/mcpdevice"
 	"github.com/mcp-edge/edge-agent/mcp"
 	"github.com/mcp-edge/edge-agent/record"
+	"github.com/mcp-edge/edge-agent/scheduler"
 	"github.com/mcp-edge/edge-agent/store"
 	"github.com/mcp-edge/edge-agent/transport"
 	"github.com/mcp-edge/edge-agent/transport/serial"
@@ -59,6 +60,8 @@ func newLine(t *testing.T) *line {
 
 // polled keeps what polls deliver.
 type polled struct{ records chan record.Record }
+
+func (p polled) Offer(r record.Record) bool { return p.Deliver(context.Background(), r) == nil }
 
 func (p polled) Deliver(_ context.Context, r record.Record) error {
 	p.records <- r
@@ -110,14 +113,20 @@ func serialDevice(t *testing.T, l *line, count uint64) *mcpdevice.Device {
 }
 
 // step does one round of a poll.
-func step(t *testing.T, l *driver.Link, poll string, cfg driver.PollConfig, timeout time.Duration) {
+func step(t *testing.T, l *driver.Link, poll string, cfg driver.PollConfig) {
 	t.Helper()
 	task := l.Poll("press-7", poll, cfg)
 	task.Begin(time.Now())
-	ctx, cancel := context.WithTimeout(t.Context(), timeout)
-	defer cancel()
-	_, err := task.Step(ctx)
-	task.End(t.Context(), err)
+	_, err := task.Step(t.Context(), &scheduler.Turn{Timeout: patience})
+	end(t, task, err)
+}
+
+// end ends a round and does the work that is left.
+func end(t *testing.T, task scheduler.Task, err error) {
+	t.Helper()
+	if work := task.End(err); work != nil {
+		work(t.Context())
+	}
 }
 
 func TestADeviceOnASerialLinePublishesAndIsPolled(t *testing.T) {
@@ -128,7 +137,7 @@ func TestADeviceOnASerialLinePublishesAndIsPolled(t *testing.T) {
 	open(t, l)
 	expectNumbered(t, b.read(t, 500))
 	for n := uint64(1); n <= 3; n++ {
-		step(t, l, "level", driver.PollConfig{Method: mcpdevice.Method}, patience)
+		step(t, l, "level", driver.PollConfig{Method: mcpdevice.Method})
 		r := <-sink.records
 		if got, _ := r.Points[0].Value.Uint(); got != n || r.Device != "press-7" || r.Stream != "level" || r.Time.IsZero() {
 			t.Errorf("poll %d brought %+v", n, r)
@@ -187,6 +196,12 @@ func (a answering) Request(ctx context.Context, q mcp.Request) mcp.Response { re
 
 func memoryDevice(t *testing.T, answer func(ctx context.Context, q mcp.Request) mcp.Response) *transporttest.Exchange {
 	t.Helper()
+	return memoryDeviceOf(t, mcp.Config{}, answer)
+}
+
+func memoryDeviceOf(t *testing.T, cfg mcp.Config, answer func(ctx context.Context, q mcp.Request) mcp.Response) *transporttest.Exchange {
+	t.Helper()
+	cfg.Role, cfg.Name, cfg.Epoch = mcp.Server, "press-7", 1
 	x := transporttest.NewExchange("device", func() transport.Framer { return mcp.NewStreamFramer(0, 0) })
 	t.Cleanup(func() { x.Close() })
 	background(t, func(ctx context.Context) error {
@@ -195,7 +210,7 @@ func memoryDevice(t *testing.T, answer func(ctx context.Context, q mcp.Request) 
 			if err != nil {
 				continue
 			}
-			_ = mcp.NewSession(conn, mcp.Config{Role: mcp.Server, Name: "press-7", Epoch: 1}, answering{answer: answer}).Run(ctx)
+			_ = mcp.NewSession(conn, cfg, answering{answer: answer}).Run(ctx)
 		}
 		return nil
 	})
@@ -215,15 +230,15 @@ func TestThePayloadOfAnAnswerBecomesARecord(t *testing.T) {
 	l, _, sink := newLink(t, x, driver.LinkConfig{})
 	open(t, l)
 
-	step(t, l, "temp", driver.PollConfig{Method: "good"}, patience)
+	step(t, l, "temp", driver.PollConfig{Method: "good"})
 	if r := <-sink.records; string(r.Payload) != "21.5 for press-7" || r.ContentType != "text/plain" || r.Stream != "temp" || r.Quality != record.Good {
 		t.Errorf("%+v", r)
 	}
-	step(t, l, "temp", driver.PollConfig{Method: "broken"}, patience)
+	step(t, l, "temp", driver.PollConfig{Method: "broken"})
 	if r := <-sink.records; string(r.Payload) != "\xFF" || r.Quality != record.Bad {
 		t.Errorf("%+v", r)
 	}
-	step(t, l, "unknown", driver.PollConfig{}, patience)
+	step(t, l, "unknown", driver.PollConfig{})
 	if r := <-sink.records; r.Quality != record.Bad || r.Points[0] != (record.Point{Name: "unknown", Bad: "mcp-15"}) {
 		t.Errorf("%+v", r)
 	}
@@ -237,26 +252,25 @@ func TestASilentDeviceIsATimeOutAndALostLineIsNot(t *testing.T) {
 	l, _, sink := newLink(t, x, driver.LinkConfig{})
 	open(t, l)
 	task := l.Poll("press-7", "temp", driver.PollConfig{})
+	turn := scheduler.Turn{Timeout: 10 * time.Millisecond}
 	task.Begin(time.Now())
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
-	defer cancel()
-	if _, err := task.Step(ctx); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("a silent device: %v", err)
-	} else {
-		task.End(t.Context(), err)
+	_, err := task.Step(t.Context(), &turn)
+	if !errors.Is(err, context.DeadlineExceeded) || !turn.Sent || turn.Took != 0 {
+		t.Errorf("a silent device: %v, %+v", err, turn)
 	}
+	end(t, task, err)
 	if r := <-sink.records; r.Points[0].Bad != record.BadTimeout {
 		t.Errorf("%+v", r)
 	}
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
+	turn = scheduler.Turn{Timeout: patience}
 	task.Begin(time.Now())
-	if _, err := task.Step(t.Context()); !errors.Is(err, transport.ErrLost) {
-		t.Errorf("a lost line: %v", err)
-	} else {
-		task.End(t.Context(), err)
+	if _, err = task.Step(t.Context(), &turn); !errors.Is(err, transport.ErrLost) || turn.Sent {
+		t.Errorf("a lost line: %v, %+v", err, turn)
 	}
+	end(t, task, err)
 	if r := <-sink.records; r.Points[0].Bad != record.BadLinkDown {
 		t.Errorf("%+v", r)
 	}

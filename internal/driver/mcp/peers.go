@@ -51,6 +51,8 @@ type peers struct {
 	mu    sync.Mutex
 	known map[string]*known
 	here  int // of them, connected
+
+	entered func(sender string) // told of each that comes; must not call back
 }
 
 // known is a sender that is connected, or was.
@@ -59,9 +61,9 @@ type known struct {
 	peer   *peer // nil when it has left
 }
 
-func newPeers(log *slog.Logger) *peers {
+func newPeers(log *slog.Logger, entered func(sender string)) *peers {
 	return &peers{
-		known: make(map[string]*known), strangers: newChatter(log, 1, 10), lines: newChatter(log, 100, 1000),
+		known: make(map[string]*known), entered: entered, strangers: newChatter(log, 1, 10), lines: newChatter(log, 100, 1000),
 	}
 }
 
@@ -106,6 +108,7 @@ func (ps *peers) enter(ctx context.Context, p *peer, who mcp.Peer, id Identity, 
 	if k.status.Identity != "" {
 		args = append(args, "identity", k.status.Identity)
 	}
+	ps.entered(who.Sender)
 	ps.lines.say(slog.LevelInfo, "peer connected", args...)
 	return nil
 }
@@ -213,6 +216,16 @@ func (ps *peers) forget(but string) {
 			return
 		}
 	}
+}
+
+// session is the one whose peer bears this name, in whatever state; nil: none.
+func (ps *peers) session(sender string) *mcp.Session {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	if k := ps.known[sender]; k != nil && k.peer != nil {
+		return k.peer.session
+	}
+	return nil
 }
 
 func (ps *peers) list() []PeerStatus {

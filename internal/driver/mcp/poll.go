@@ -1,7 +1,6 @@
 package mcp
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,104 +9,101 @@ import (
 	"github.com/mcp-edge/edge-agent/mcp"
 	"github.com/mcp-edge/edge-agent/record"
 	"github.com/mcp-edge/edge-agent/scheduler"
-	"github.com/mcp-edge/edge-agent/transport"
 )
 
-// task is one poll: a REQUEST whose answer becomes a record.
-type task struct {
+// poll is a REQUEST whose answer becomes a record, again and again.
+type poll struct {
 	link   *Link
 	device string
 	name   string
 	method string
 
-	id     uint64 // of the round's request
-	answer mcp.Response
+	id      uint64 // of the round's request
+	rebuffs rebuffs
+	answer  mcp.Response
 }
 
-var _ scheduler.Task = (*task)(nil)
+var _ scheduler.Task = (*poll)(nil)
 
 // Poll makes the task that asks device again and again; name is the stream of
-// the records.
+// the records. Read then knows it too.
 func (l *Link) Poll(device, name string, cfg PollConfig) scheduler.Task {
-	t := &task{link: l, device: device, name: name, method: cfg.Method}
-	if t.method == "" {
-		t.method = name
+	p := &poll{link: l, device: device, name: name, method: cfg.Method}
+	if p.method == "" {
+		p.method = name
 	}
-	return t
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.polls = append(l.polls, p)
+	return p
 }
 
 // Begin implements scheduler.Task.
-func (t *task) Begin(time.Time) { t.id, t.answer = 0, mcp.Response{} }
+func (p *poll) Begin(time.Time) { p.id, p.rebuffs, p.answer = 0, 0, mcp.Response{} }
 
 // Step implements scheduler.Task.
-func (t *task) Step(ctx context.Context) (bool, error) {
-	s := t.link.current()
-	if s == nil {
-		return false, transport.ErrLost
-	}
+func (p *poll) Step(ctx context.Context, t *scheduler.Turn) (bool, error) {
+	w := p.link.way()
 	// A device that remembers its answers gives the same one again. Else a
 	// repetition is a new request: reading twice does no harm, and a late answer
 	// to the first isn't taken for the second's.
-	if t.id == 0 || !s.Peer().Deduplicates {
-		t.id = s.NewRequestID()
+	if w.session != nil && (p.id == 0 || !w.session.Peer().Deduplicates) {
+		p.id = w.session.NewRequestID()
 	}
-	answer, err := s.Request(ctx, mcp.Request{ID: t.id, Method: t.method, Device: t.device})
-	var refusal *mcp.Error
-	switch {
-	case err == nil:
-		t.answer = answer
-	case answer.Code != mcp.CodeOK, ctx.Err() != nil: // the device said no, or nothing
-	case errors.As(err, &refusal) && !refusal.Remote && refusal.Code == mcp.CodeTooLarge: // we can't even ask
-	default:
-		return false, transport.Lost(err) // the session has ended
+	answer, err := w.ask(ctx, mcp.Request{ID: p.id, Method: p.method, Device: p.device}, t)
+	if mcp.IsCode(err, mcp.CodeBusy) {
+		p.id = 0 // it may remember that answer as well
+		if notYet := p.rebuffs.later(); notYet != nil {
+			return false, notYet
+		}
+	}
+	if err == nil {
+		p.answer = answer
 	}
 	return false, err
 }
 
-// End implements scheduler.Task.
-func (t *task) End(ctx context.Context, err error) {
-	r := t.record(err)
-	r.Device, r.Stream = t.device, t.name
-	r.Agent, r.Epoch, r.Seq, r.Part = "", 0, 0, 0
-	if r.Time.IsZero() {
-		r.Time, r.Clock = t.link.now()
-	}
-	if err := t.link.sink.Deliver(ctx, r); err != nil {
-		t.link.log.Warn("a reading could not be stored", "device", t.device, "poll", t.name, "error", err)
-	}
-}
+// heavy is from how many bytes on an answer is not decoded on the lane.
+const heavy = 16 << 10
 
-// record is what the round has brought.
-func (t *task) record(err error) record.Record {
-	if err != nil {
-		return record.Record{Quality: record.Bad, Points: []record.Point{{Name: t.name, Bad: reasonOf(err)}}}
-	}
-	if t.answer.ContentType != mcp.ContentTypeRecord {
-		r := record.Record{Payload: t.answer.Payload, ContentType: t.answer.ContentType}
-		if len(r.Payload) == 0 && r.ContentType == "" {
-			r.ContentType = "application/octet-stream" // so that the record says that nothing is what came (RFC 2046, section 4.5.1)
+// End implements scheduler.Task.
+func (p *poll) End(err error) func(context.Context) {
+	answer := p.answer // the next round may begin before the work is done
+	p.answer = mcp.Response{}
+	now, clock := p.link.now()
+	read := func() record.Record {
+		var r record.Record
+		if err == nil {
+			r = content(p.device, p.name, &answer)
+		} else {
+			r = record.Record{Device: p.device, Stream: p.name, Quality: record.Bad, Points: []record.Point{{Name: p.name, Bad: reasonOf(err)}}}
+		}
+		if r.Time.IsZero() {
+			r.Time, r.Clock = now, clock
 		}
 		return r
 	}
-	var r record.Record
-	if err := r.Unmarshal(t.named()); err != nil || r.Gap != nil || new(record.Checker).Check(&r) != nil {
-		return record.Record{Quality: record.Bad, Payload: t.answer.Payload, ContentType: t.answer.ContentType}
+	if len(answer.Payload) > heavy {
+		return func(ctx context.Context) { p.deliver(ctx, read()) }
 	}
-	return r
+	r := read()
+	if p.link.sink.Offer(r) {
+		return nil
+	}
+	return func(ctx context.Context) { p.deliver(ctx, r) }
 }
 
-// named is the answer behind the names that the configuration gives it, so that
-// it may leave them out.
-func (t *task) named() []byte {
-	names := record.Record{Device: t.device, Stream: t.name}
-	return bytes.Join([][]byte{names.Append(nil), t.answer.Payload}, nil)
+func (p *poll) deliver(ctx context.Context, r record.Record) {
+	if err := p.link.sink.Deliver(ctx, r); err != nil {
+		p.link.log.Warn("a reading could not be stored", "device", p.device, "poll", p.name, "error", err)
+	}
 }
 
 // reasonOf puts into a word why a round has brought nothing.
 func reasonOf(err error) string {
 	var refusal *mcp.Error
 	switch {
-	case errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, scheduler.ErrSilent):
 		return record.BadTimeout
 	case errors.As(err, &refusal):
 		return fmt.Sprintf("mcp-%d", refusal.Code)

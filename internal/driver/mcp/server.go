@@ -49,6 +49,7 @@ type Server struct {
 	doorman *doorman
 	rates   *rates
 	peers   *peers
+	desk    *desk    // of jobs toward peers
 	crowd   *chatter // about connections beyond a limit
 	gate    *mcp.Gate
 	running sync.WaitGroup
@@ -79,10 +80,11 @@ func NewServer(cfg ServerConfig, queue Queue, now Now, log *slog.Logger) (*Serve
 		}
 		remotes[ip.Unmap()] = device
 	}
+	desk := newDesk()
 	s := &Server{
 		cfg: cfg, queue: queue, now: now, log: log, remotes: remotes,
 		answers: mcp.NewAnswers(), doorman: newDoorman(), rates: newRates(cfg.Rate, cfg.RateBurst),
-		peers: newPeers(log), crowd: newChatter(log, 1, 10), gate: mcp.NewGate(),
+		desk: desk, peers: newPeers(log, desk.entered), crowd: newChatter(log, 1, 10), gate: mcp.NewGate(),
 	}
 	s.limits = newLimits(&s.cfg.ListenConfig)
 	return s, nil
@@ -104,11 +106,14 @@ func (s *Server) Gate(remote netip.AddrPort, datagram []byte) (reply []byte, adm
 	return s.gate.Check(remote, datagram)
 }
 
-// Run takes in peers until ctx ends; then each is told, and it returns nil. It
-// fails only if somebody else closes l. The caller closes l. It may be called
-// for several listeners; the limits hold for all of them together.
+// Run takes in peers until ctx ends; then each is told, the jobs of all Lines end,
+// and it returns nil. It fails only if somebody else closes l. The caller closes
+// l. It may be called for several listeners; the limits hold for all of them
+// together, and jobs end with the last.
 func (s *Server) Run(ctx context.Context, l transport.Listener) error {
 	defer s.doorman.running.Wait()
+	s.desk.open()
+	defer s.desk.close() // after the sessions, so that an answer on its way is still heard
 	defer s.running.Wait()
 	wait := time.Duration(0)
 	for {

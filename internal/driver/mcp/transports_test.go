@@ -201,7 +201,7 @@ func TestALinkPollsADeviceOverEveryTransport(t *testing.T) {
 			if got := b.read(t, 1); string(got[0].Payload) != "pushed" {
 				t.Errorf("%+v", got)
 			}
-			step(t, l, "temp", driver.PollConfig{Method: "read"}, patience)
+			step(t, l, "temp", driver.PollConfig{Method: "read"})
 			if r := <-sink.records; string(r.Payload) != "21.5 for press-7" {
 				t.Errorf("%+v", r)
 			}

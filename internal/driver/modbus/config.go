@@ -13,11 +13,20 @@ type LinkConfig struct {
 	// Framing is "rtu" (the only one on a serial line, and for gateways that
 	// pass RTU frames through TCP) or "tcp" (Modbus TCP, the default on TCP).
 	Framing string `toml:"framing" oneof:"rtu,tcp"`
-	// LateReplyGuard is how long, after a time-out, a request waits whose
-	// answer could be mistaken for the late one (same unit, function and
-	// length). Other units go on. Unused with Modbus TCP, whose answers carry
-	// a transaction number.
+	// LateReplyGuard is how long after a request its answer may still come.
+	// After a time-out, a request whose answer could be mistaken for the late one
+	// (same unit, function and length) waits until then, but at least as long
+	// again as the time-out was, up to this. Other units go on. Unused with Modbus
+	// TCP, whose answers carry a transaction number.
 	LateReplyGuard time.Duration `toml:"late_reply_guard" default:"1s" min:"0s" max:"1m"`
+	// TurnaroundDelay is how long the line rests after a write to all devices at
+	// once, which none of them answers (Modbus over Serial Line V1.02, section
+	// 2.4.1: 100 to 200 ms).
+	TurnaroundDelay time.Duration `toml:"turnaround_delay" default:"100ms" min:"0s" max:"10s"`
+
+	// Transactions is how many requests may be on their way at a time, with
+	// Modbus TCP; 0 and 1 mean one. It comes from the link's own table.
+	Transactions int `toml:"-"`
 }
 
 // On is c with the framing that a link of this transport has when none is
@@ -45,6 +54,9 @@ type DeviceConfig struct {
 	// MaxGap is how many unwanted registers (or 16 times as many bits) between
 	// two points are read along with them to save a request.
 	MaxGap int `toml:"max_gap" default:"0" min:"0" max:"124"`
+	// Gap is the extra silence that a slow device needs before a request, beyond
+	// the 3.5 characters of the standard.
+	Gap time.Duration `toml:"gap" default:"0s" min:"0s" max:"10s"`
 }
 
 // PointConfig is one entry of points in a [[device.poll]].
@@ -77,4 +89,7 @@ type PointConfig struct {
 	Length int `toml:"length" min:"1" max:"250"`
 	// Access is "r", or "rw" where commands may write the point.
 	Access string `toml:"access" default:"r" oneof:"r,rw"`
+	// Limits are the lowest and highest value that a command may write, after
+	// scaling: [low, high]. Without them, all that the type can hold.
+	Limits []float64 `toml:"limits" example:"[0, 100]"`
 }

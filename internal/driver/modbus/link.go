@@ -1,10 +1,11 @@
 // Package modbus is a Modbus master: RTU on a serial line or through a gateway
 // that passes RTU frames over TCP, and Modbus TCP.
 //
-// A Link is the line, and does one transaction at a time on it. A Poll reads
-// the points of one device, in as few requests as the device's limits allow,
-// and makes a record of them. A scheduler.Lane owns the time: it opens the
-// Link and says when a Poll takes its next step.
+// A Link is the line. It carries one transaction at a time, or with Modbus TCP
+// as many as configured. A Poll reads the points of one device, in as few
+// requests as the device's limits allow, and makes a record of them. A Command
+// writes a point or reads some once. A scheduler.Lane owns the time: it opens
+// the Link and says when a Poll or a Command takes its next step.
 //
 // What comes back is believed only if it can be the reply to what was asked.
 // Everything else (another unit, function, length or transaction, a bad CRC,
@@ -21,6 +22,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/mcp-edge/edge-agent/scheduler"
@@ -48,23 +50,44 @@ type framing interface {
 	lastByte() time.Time
 }
 
-// ErrUnknown marks the failure of a request that would have changed something:
-// it may have been carried out or not.
-var ErrUnknown = errors.New("outcome unknown")
+// line is an open line and what is under way on it.
+type line interface {
+	// transact asks r of a station and returns the data of its reply, which are
+	// good until the next transaction; its errors are those of Link.Do. It fills in
+	// t as a Task's Step does.
+	transact(ctx context.Context, t *scheduler.Turn, s station, r Request) ([]byte, error)
+	lost() <-chan struct{}
+	close() error
+}
+
+// station is a device as a line sees it.
+type station struct {
+	unit byte
+	gap  time.Duration // see DeviceConfig.Gap
+}
+
+// everyone is the unit of a request that all slaves of a line carry out and none
+// answers (Modbus over Serial Line V1.02, section 2.1).
+const everyone = 0
 
 // Link is a line with Modbus devices on it. It implements scheduler.Link.
-// Open, Close, Do and the steps of its Polls are for one goroutine, the lane's;
-// Counters may be called at any time.
+//
+// Open and Close are for one goroutine, the lane's. Do and the steps of Polls
+// and Commands are for one at a time, unless LinkConfig.Transactions says that
+// there may be several; none may be under way during Open and Close. Counters
+// and Errors may be called at any time.
 type Link struct {
 	dialer transport.Dialer
 	cfg    LinkConfig
 	log    *slog.Logger
 
-	conn    transport.Conn // nil while closed
-	framing framing        // of conn
-	opens   int            // how often the line was opened
-	guard   guard
+	line    line  // nil while closed
+	opens   int   // how often the line was opened
+	guard   guard // only with one transaction at a time
 	counted counters
+
+	mu    sync.Mutex
+	units map[byte]*UnitErrors // of those that something went wrong with
 }
 
 var _ scheduler.Link = (*Link)(nil)
@@ -72,8 +95,11 @@ var _ scheduler.Link = (*Link)(nil)
 // NewLink makes a link; it opens nothing. cfg.Framing must be set, see
 // LinkConfig.On.
 func NewLink(dialer transport.Dialer, cfg LinkConfig, log *slog.Logger) (*Link, error) {
-	if cfg.Framing != FramingRTU && cfg.Framing != FramingTCP {
+	switch {
+	case cfg.Framing != FramingRTU && cfg.Framing != FramingTCP:
 		return nil, fmt.Errorf("modbus: %s: framing %q: it must be %q or %q", dialer.Endpoint(), cfg.Framing, FramingRTU, FramingTCP)
+	case cfg.Framing == FramingRTU && cfg.Transactions > 1:
+		return nil, fmt.Errorf("modbus: %s: %d transactions at a time: RTU carries one, only Modbus TCP numbers them", dialer.Endpoint(), cfg.Transactions)
 	}
 	return &Link{dialer: dialer, cfg: cfg, log: log, guard: guard{lasts: cfg.LateReplyGuard}}, nil
 }
@@ -89,7 +115,12 @@ func (l *Link) Open(ctx context.Context) error {
 		return fmt.Errorf("modbus: %w", err)
 	}
 	f.opened(conn.Info())
-	l.conn, l.framing = transport.Within(conn, f), f
+	conn = transport.Within(conn, f)
+	if l.cfg.Transactions > 1 {
+		l.line = newPipeline(l, conn)
+	} else {
+		l.line = newDirect(l, conn, f)
+	}
 	l.opens++
 	return nil
 }
@@ -97,20 +128,20 @@ func (l *Link) Open(ctx context.Context) error {
 // Lost returns what the line itself tells. Where that is nothing, the next
 // request finds out: a master that asks nothing hears nothing.
 func (l *Link) Lost() <-chan struct{} {
-	if l.conn == nil {
+	if l.line == nil {
 		return nil
 	}
-	return l.conn.Info().Lost
+	return l.line.lost()
 }
 
 // Close closes the line.
 func (l *Link) Close() error {
-	conn := l.conn
-	if conn == nil {
+	line := l.line
+	if line == nil {
 		return nil
 	}
-	l.conn = nil
-	return conn.Close()
+	l.line = nil
+	return line.close()
 }
 
 // Do asks r of a unit, once, and returns the values of the reply. The link
@@ -118,180 +149,91 @@ func (l *Link) Close() error {
 //
 //	Exception              the unit says no; nothing else has gone wrong
 //	*scheduler.NotYet      not sent: a late reply could be taken for this one's
-//	os.ErrDeadlineExceeded no reply before ctx's deadline
-//	ctx.Err()              ctx ended before r was sent, or was cancelled
+//	os.ErrDeadlineExceeded no reply before ctx's deadline, or within a minute
+//	context.Canceled       ctx was cancelled
 //	transport.ErrLost      the line is gone, or of no further use
 //	net.ErrClosed          the link is not open
-//	ErrUnknown             with one of the above: r may have been carried out
+//
+// After all but the first two, a request that writes may have been carried out.
 func (l *Link) Do(ctx context.Context, unit int, r Request) ([]byte, error) {
 	if lowest, highest := unitRange(l.cfg.Framing); unit < lowest || unit > highest {
 		return nil, fmt.Errorf("modbus: %s: unit %d: %d to %d can be asked", l.dialer.Endpoint(), unit, lowest, highest)
 	}
-	data, err := l.transact(ctx, byte(unit), r)
+	turn := scheduler.Turn{Timeout: time.Minute}
+	if deadline, ok := ctx.Deadline(); ok {
+		turn.Timeout = max(time.Until(deadline), 1)
+	}
+	data, err := l.transact(ctx, &turn, station{unit: byte(unit)}, r)
+	if errors.Is(err, context.DeadlineExceeded) {
+		l.timedOut(byte(unit))
+		return nil, l.failed(station{unit: byte(unit)}, r, &noAnswer{waited: turn.Timeout})
+	}
 	if err != nil {
 		return nil, err
 	}
 	return append([]byte(nil), data...), nil
 }
 
-// transact is Do without a copy: the values are good until the next one.
-func (l *Link) transact(ctx context.Context, unit byte, r Request) ([]byte, error) {
-	conn := l.conn
-	if conn == nil {
-		return nil, l.failed("asking", unit, r, net.ErrClosed)
+// transact is Do for a device's turn. The values are good until the next one.
+func (l *Link) transact(ctx context.Context, t *scheduler.Turn, s station, r Request) ([]byte, error) {
+	if l.line == nil {
+		return nil, l.failed(s, r, net.ErrClosed)
 	}
-	if until := l.guard.until(unit, r, time.Now()); !until.IsZero() {
-		return nil, &scheduler.NotYet{Until: until}
+	data, err := l.line.transact(ctx, t, s, r)
+	if t.Sent {
+		l.counted.requests.Add(1)
 	}
-	defer interrupt(ctx, conn)()
-	if err := l.quiet(ctx, conn, unit); err != nil {
-		return nil, l.failed("waiting for a quiet line before asking", unit, r, err)
+	if err != nil {
+		return nil, l.unanswered(s, r, err)
 	}
-	deadline, _ := ctx.Deadline()
-	if err := errors.Join(conn.SetReadDeadline(deadline), conn.SetWriteDeadline(deadline), ctx.Err()); err != nil {
-		return nil, l.failed("asking", unit, r, err)
-	}
-	l.counted.requests.Add(1)
-	if err := conn.Write(l.framing.request(unit, r)); err != nil {
-		return nil, l.failed("asking", unit, r, r.unknown(unusable(err)))
-	}
-	data, err := l.await(ctx, conn, unit, r)
-	var refused Exception
-	switch {
-	case err == nil:
+	if s.unit != everyone || l.cfg.Framing != FramingRTU {
 		l.counted.replies.Add(1)
-		return data, nil
-	case errors.As(err, &refused):
+	}
+	return data, nil
+}
+
+// unanswered counts why a transaction has brought no values.
+func (l *Link) unanswered(s station, r Request, err error) error {
+	if _, early := errors.AsType[*scheduler.NotYet](err); early {
+		return err
+	}
+	if _, silent := errors.AsType[*noAnswer](err); silent {
+		l.timedOut(s.unit)
+	}
+	if refused, ok := errors.AsType[Exception](err); ok {
 		l.counted.replies.Add(1)
 		l.counted.exceptions.Add(1)
 		if refused == GatewayNoAnswer {
 			// The gateway was there, but the device behind it is silent.
-			err = fmt.Errorf("%w: %w", r.unknown(os.ErrDeadlineExceeded), refused)
-		}
-		return nil, l.failed("asking", unit, r, err)
-	}
-	return nil, l.failed("waiting for the reply of", unit, r, r.unknown(err))
-}
-
-// await reads until the reply to r has come or ctx has ended.
-func (l *Link) await(ctx context.Context, conn transport.Conn, unit byte, r Request) ([]byte, error) {
-	var last error // the last one that was discarded
-	for {
-		msg, err := conn.Read()
-		switch {
-		case err == nil:
-			data, err := l.check(msg, unit, r)
-			var why discard
-			if !errors.As(err, &why) {
-				return data, err
-			}
-			l.discarded(why, unit)
-			last = why
-		case errors.Is(err, transport.ErrFrame), errors.Is(err, transport.ErrTooLarge):
-			if l.framing.numbered() && conn.Info().MaxMessage == 0 {
-				return nil, transport.Lost(err) // the next frame can't be found
-			}
-			l.discarded(badFrame, unit)
-			last = badFrame
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			return nil, l.timedOut(ctx, unit, r, last)
-		default:
-			return nil, err
+			err = fmt.Errorf("%w: %w", os.ErrDeadlineExceeded, refused)
 		}
 	}
-}
-
-// check takes a received frame for the reply to r, or says why it is not.
-func (l *Link) check(msg []byte, unit byte, r Request) ([]byte, error) {
-	from, pdu, err := l.framing.reply(msg)
-	if err != nil {
-		return nil, err
-	}
-	if from != unit {
-		return nil, wrongUnit
-	}
-	data, err := r.Reply(pdu)
-	var refused Exception
-	if errors.As(err, &refused) && l.guard.mayRefuse(unit, r, time.Now()) {
-		return nil, late
-	}
-	return data, err
-}
-
-// timedOut is the error of r when its time is over; last is what was discarded
-// last, if anything.
-func (l *Link) timedOut(ctx context.Context, unit byte, r Request, last error) error {
-	if !l.framing.numbered() {
-		l.guard.add(unit, r, time.Now())
-	}
-	if l.framing.unfinished() {
-		l.discarded(short, unit)
-		last = short
-	}
-	if errors.Is(ctx.Err(), context.Canceled) {
-		return ctx.Err()
-	}
-	l.counted.timeouts.Add(1)
-	if last != nil {
-		return fmt.Errorf("%w (%w was discarded)", os.ErrDeadlineExceeded, last)
-	}
-	return os.ErrDeadlineExceeded
-}
-
-// quiet waits for the silence that must precede a request and drops what has
-// come meanwhile. A line that is never quiet is spoken on after half the time
-// that is left: an undriven pair may make noise without end, and a request ends
-// that.
-func (l *Link) quiet(ctx context.Context, conn transport.Conn, unit byte) error {
-	if l.framing.numbered() {
-		return nil // a late reply is told by its number, and half of one must not be dropped
-	}
-	now := time.Now()
-	patience := now.Add(time.Minute)
-	if deadline, ok := ctx.Deadline(); ok {
-		patience = now.Add(deadline.Sub(now) / 2)
-	}
-	for silence := l.framing.silence(); silence > 0; now = time.Now() {
-		began := now
-		if err := conn.SetReadDeadline(began.Add(silence)); err != nil {
-			return err
-		}
-		_, err := conn.Read()
-		switch {
-		case err == nil:
-			l.discarded(late, unit)
-		case errors.Is(err, transport.ErrFrame), errors.Is(err, transport.ErrTooLarge):
-			l.discarded(badFrame, unit)
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			if !l.framing.lastByte().After(began) {
-				return conn.Discard()
-			}
-		default:
-			return err
-		}
-		if ctx.Err() != nil || time.Now().After(patience) {
-			break
-		}
-	}
-	return conn.Discard()
+	return l.failed(s, r, err)
 }
 
 // failed wraps an error once, for whoever reads the log. One of the line comes
 // first: it happened to whatever was going on, and names the endpoint itself.
-func (l *Link) failed(doing string, unit byte, r Request, err error) error {
+func (l *Link) failed(s station, r Request, err error) error {
 	if errors.Is(err, transport.ErrLost) {
-		return fmt.Errorf("modbus: %w, while %s unit %d (%v)", err, doing, unit, r)
+		return fmt.Errorf("modbus: %w, while asking unit %d (%v)", err, s.unit, r)
 	}
-	return fmt.Errorf("modbus: %s unit %d on %s (%v): %w", doing, unit, l.dialer.Endpoint(), r, err)
+	return fmt.Errorf("modbus: asking unit %d on %s (%v): %w", s.unit, l.dialer.Endpoint(), r, err)
 }
 
-// unknown marks err when r may have changed something.
-func (r Request) unknown(err error) error {
-	if r.changes() {
-		return fmt.Errorf("%w: %w", ErrUnknown, err)
-	}
-	return err
+// noAnswer is a time-out. It is os.ErrDeadlineExceeded.
+type noAnswer struct {
+	waited time.Duration
+	last   error // what was discarded last meanwhile; nil for nothing
 }
+
+func (e *noAnswer) Error() string {
+	if e.last != nil {
+		return fmt.Sprintf("no answer within %v (%v was discarded)", e.waited.Round(time.Millisecond), e.last)
+	}
+	return fmt.Sprintf("no answer within %v", e.waited.Round(time.Millisecond))
+}
+
+func (e *noAnswer) Is(target error) bool { return target == os.ErrDeadlineExceeded }
 
 // unusable is a failed Write's error as one of a class that makes the lane open
 // the line again: after it the connection is of no further use.
@@ -300,21 +242,4 @@ func unusable(err error) error {
 		return err
 	}
 	return transport.Lost(err)
-}
-
-// interrupt ends reads and writes on conn when ctx ends, until the returned
-// function is called.
-func interrupt(ctx context.Context, conn transport.Conn) (release func()) {
-	done := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(done)
-		past := time.Unix(1, 0)
-		_ = conn.SetReadDeadline(past)
-		_ = conn.SetWriteDeadline(past)
-	})
-	return func() {
-		if !stop() {
-			<-done
-		}
-	}
 }

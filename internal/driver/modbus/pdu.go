@@ -19,6 +19,7 @@ const (
 	WriteSingleRegister        Function = 6
 	WriteMultipleCoils         Function = 15
 	WriteMultipleRegisters     Function = 16
+	MaskWriteRegister          Function = 22
 	ReadWriteMultipleRegisters Function = 23
 
 	exceptionBit Function = 0x80
@@ -161,6 +162,20 @@ func writeMany(f Function, first, count, limit int, data []byte) (Request, error
 	return Request{pdu: append(pdu, data...), head: head, size: len(head)}, nil
 }
 
+// MaskRegister sets the bits of a holding register that and leaves out to those
+// of or, in one transaction: function 22 (section 6.16). The slave makes the
+// register (register AND and) OR (or AND NOT and) of it.
+func MaskRegister(address int, and, or uint16) (Request, error) {
+	if err := checkRange(address, 1, 1); err != nil {
+		return Request{}, err
+	}
+	pdu := []byte{byte(MaskWriteRegister)}
+	for _, field := range []uint16{uint16(address), and, or} {
+		pdu = binary.BigEndian.AppendUint16(pdu, field)
+	}
+	return Request{pdu: pdu, head: pdu, size: len(pdu)}, nil
+}
+
 // ReadWriteRegisters sets holding registers from writeFirst on and then reads
 // count of them from readFirst on, in one transaction: function 23 (section
 // 6.17). The reply's data are those of Read.
@@ -211,7 +226,8 @@ func (r Request) changes() bool { return r.Function() > ReadInputRegisters }
 
 func (r Request) String() string {
 	first, count := int(binary.BigEndian.Uint16(r.pdu[1:])), int(binary.BigEndian.Uint16(r.pdu[3:]))
-	if f := r.Function(); f == WriteSingleCoil || f == WriteSingleRegister || count == 1 {
+	switch f := r.Function(); {
+	case f == WriteSingleCoil, f == WriteSingleRegister, f == MaskWriteRegister, count == 1:
 		return fmt.Sprintf("function %d, address %d", f, first)
 	}
 	return fmt.Sprintf("function %d, addresses %d to %d", r.Function(), first, first+count-1)

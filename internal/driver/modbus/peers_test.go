@@ -3,17 +3,20 @@ package modbus_test
 import (
 	"bufio"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"os/exec"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/mcp-edge/edge-agent/internal/driver/modbus"
 	"github.com/mcp-edge/edge-agent/record"
+	"github.com/mcp-edge/edge-agent/scheduler"
 	"github.com/mcp-edge/edge-agent/transport"
 	"github.com/mcp-edge/edge-agent/transport/serial"
 	"github.com/mcp-edge/edge-agent/transport/tcp"
@@ -92,6 +95,34 @@ func pymodbus(t *testing.T) map[string]*modbus.Link {
 	}
 }
 
+func TestPymodbusAnswersSeveralTransactionsAtATime(t *testing.T) {
+	port := await(t, peer(t, "/usr/bin/python3", "testdata/slave.py", "tcp"), `^(\d+)$`)
+	link := opening(t, tcp.NewDialer("127.0.0.1:"+port, nil), 4)
+	want := []uint16{7, 8, 9}
+	var asking sync.WaitGroup
+	for i := range 12 {
+		asking.Go(func() {
+			r, err := modbus.Read(modbus.Holding, 2000+i%3, 1)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			for range 20 {
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+				data, err := link.Do(ctx, 5, r)
+				cancel()
+				if err != nil || binary.BigEndian.Uint16(data) != want[i%3] {
+					t.Errorf("%v: % X, %v", r, data, err)
+				}
+			}
+		})
+	}
+	asking.Wait()
+	if c := link.Counters(); c.Replies != 240 || c.WrongTransaction != 0 {
+		t.Errorf("%+v", c)
+	}
+}
+
 // numbers are what slave.py's registers hold, from an address on.
 func numbers(base int, order string) (points []modbus.PointConfig, want []string) {
 	for _, v := range []struct {
@@ -150,7 +181,7 @@ func text(p record.Point) string {
 	return fmt.Sprint(v)
 }
 
-func TestPymodbusIsReadInEveryTypeAndOrderAndWritten(t *testing.T) {
+func TestPymodbusIsReadAndWrittenInEveryTypeAndOrder(t *testing.T) {
 	for name, link := range pymodbus(t) {
 		t.Run(name, func(t *testing.T) {
 			points, want := singles("holding", 1000)
@@ -172,6 +203,7 @@ func TestPymodbusIsReadInEveryTypeAndOrderAndWritten(t *testing.T) {
 			}
 			compare(t, link, points, want)
 			writes(t, link)
+			commands(t, link)
 		})
 	}
 }
@@ -189,14 +221,12 @@ func compare(t *testing.T, link *modbus.Link, points []modbus.PointConfig, want 
 	for range 2 {
 		poll.Begin(time.Now())
 		for more := true; more; {
-			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-			more, err = poll.Step(ctx)
-			cancel()
+			more, err = poll.Step(t.Context(), &scheduler.Turn{Timeout: 5 * time.Second})
 			if err != nil {
 				t.Fatal(err)
 			}
 		}
-		poll.End(t.Context(), nil)
+		poll.End(nil)
 	}
 	for _, r := range s.records {
 		for i, p := range r.Points {
@@ -242,5 +272,56 @@ func writes(t *testing.T, link *modbus.Link) {
 		return link.Do(ctx, 5, r)
 	}(); !errors.Is(err, modbus.IllegalAddress) {
 		t.Errorf("writing where nothing is: %v", err)
+	}
+}
+
+// commands writes every type in every order, and reads it back.
+func commands(t *testing.T, link *modbus.Link) {
+	t.Helper()
+	values := map[string]record.Value{
+		"int16": record.Int(-3), "uint16": record.Uint(65000), "int32": record.Int(-70000), "uint32": record.Uint(4e9),
+		"int64": record.Int(-5e18), "uint64": record.Uint(1.8e19), "float32": record.Float32(-1.5), "float64": record.Float64(2.25),
+		"string": record.String("written"), "bits": record.Uint(5), "bool": record.Bool(true), "": record.Bool(true),
+	}
+	var points []modbus.PointConfig
+	for base, order := range map[int]string{1000: "ABCD", 1100: "CDAB", 1200: "BADC", 1300: "DCBA"} {
+		numbers, _ := numbers(base, order)
+		points = append(points, numbers[:6]...)
+	}
+	ones, _ := singles("holding", 1000)
+	points = append(points, ones[:4]...)
+	points = append(points, at("holding:2000 bool"), at("coil:12"))
+	points[len(points)-2].Bit = 9
+	for i := range points {
+		points[i].Access = "rw"
+	}
+	d, err := link.Device(modbus.DeviceSpec{ID: "peer", Device: device(5), Polls: []modbus.PollPoints{{Poll: "p", Points: points}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range points {
+		command, err := d.Write(p.Name, values[p.Type], modbus.WriteOptions{ReadBack: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := doing(t.Context(), command); err != nil {
+			t.Errorf("%s %s %s: %v", p.Address, p.Type, p.Order, err)
+			continue
+		}
+		if got := command.Answer().Points[0].Value; got != values[p.Type] {
+			t.Errorf("%s %s %s: %+v", p.Address, p.Type, p.Order, got)
+		}
+	}
+	all, err := d.Read(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := doing(t.Context(), all); err != nil {
+		t.Error(err)
+	}
+	for i, got := range all.Answer().Points {
+		if got.Value != values[points[i].Type] {
+			t.Errorf("in the end %s %s: %+v", points[i].Address, points[i].Type, got)
+		}
 	}
 }

@@ -3,7 +3,6 @@ package modbus
 import (
 	"encoding/binary"
 	"math"
-	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -12,17 +11,18 @@ import (
 
 // point is a PointConfig that was found good.
 type point struct {
-	PointConfig
+	*PointConfig
 	table Table
-	first int // its first address
-	count int // how many registers or bits it takes
-	place int // among the points of its poll
+	first int    // its first address
+	count int    // how many registers or bits it takes
+	place int    // among those that are read together
+	label string // its name there
 
 	refused Exception // what was logged last, 0 for nothing
 }
 
-func (c PointConfig) point(table Table, first int) point {
-	p := point{PointConfig: c, table: table, first: first, count: 1}
+func (c *PointConfig) point(table Table, first int) point {
+	p := point{PointConfig: c, table: table, first: first, count: 1, label: c.Name}
 	if !table.bits() {
 		p.count = c.registers()
 	}
@@ -31,7 +31,7 @@ func (c PointConfig) point(table Table, first int) point {
 
 // registers is how many of them a value of a register table takes; 0 for a type
 // that does not exist.
-func (c PointConfig) registers() int {
+func (c *PointConfig) registers() int {
 	switch c.Type {
 	case "bool", "bits", "int16", "uint16":
 		return 1
@@ -61,11 +61,12 @@ func (p *point) mask() uint16 {
 // decode takes p out of the data of a reply to a read that began at address
 // first: its value, or why there is none.
 func (p *point) decode(data []byte, first int) (value record.Value, bad string) {
-	at := p.first - first
 	if p.table.bits() {
+		at := p.first - first
 		return record.Bool(data[at/8]>>(at%8)&1 != 0), ""
 	}
-	value = p.value(p.bytes(data[2*at : 2*(at+p.count)]))
+	var number [8]byte
+	value = p.value(p.ordered(number[:0], p.registersOf(data, first)))
 	switch text, isText := value.Text(); {
 	case isText && !utf8.ValidString(text):
 		return record.Value{}, record.BadFormat
@@ -75,9 +76,16 @@ func (p *point) decode(data []byte, first int) (value record.Value, bad string) 
 	return value, ""
 }
 
-// bytes is the value's registers brought into big-endian.
-func (p *point) bytes(registers []byte) []byte {
-	b := slices.Clone(registers)
+// registersOf are those of p in the data of a read that began at address first.
+func (p *point) registersOf(data []byte, first int) []byte {
+	at := p.first - first
+	return data[2*at : 2*(at+p.count)]
+}
+
+// ordered appends the value's registers to b, from the order that the device has
+// them in to big-endian, or back.
+func (p *point) ordered(b, registers []byte) []byte {
+	b = append(b, registers...)
 	if p.Order == "BADC" || p.Order == "DCBA" {
 		for i := 0; i < len(b); i += 2 {
 			b[i], b[i+1] = b[i+1], b[i]
@@ -142,11 +150,25 @@ func (p *point) unsigned(v uint64) record.Value {
 
 func (p *point) scaled() bool { return p.Scale != 1 || p.Offset != 0 }
 
-// scale divides where the factor is one over a whole number: 3 × 0.1 is
-// 0.30000000000000004, and 3 / 10 is the 0.3 that was meant.
 func (p *point) scale(v float64) record.Value {
-	if whole := math.Round(1 / p.Scale); math.Abs(whole) > 1 && 1/whole == p.Scale {
-		return record.Float64(v/whole + p.Offset)
+	if n, ok := p.fraction(); ok {
+		return record.Float64(v/n + p.Offset)
 	}
 	return record.Float64(v*p.Scale + p.Offset)
+}
+
+// unscale is what scale makes v of.
+func (p *point) unscale(v float64) float64 {
+	if n, ok := p.fraction(); ok {
+		return (v - p.Offset) * n
+	}
+	return (v - p.Offset) / p.Scale
+}
+
+// fraction tells whether the factor is one over the whole number n. Then that is
+// what to divide by: 3 × 0.1 is 0.30000000000000004, and 3 / 10 is the 0.3 that
+// was meant.
+func (p *point) fraction() (n float64, ok bool) {
+	n = math.Round(1 / p.Scale)
+	return n, math.Abs(n) > 1 && 1/n == p.Scale
 }

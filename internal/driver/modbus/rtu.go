@@ -61,19 +61,26 @@ var _ framing = (*rtu)(nil)
 
 func (f *rtu) opened(info transport.Info) { f.charTime = info.CharTime }
 
-// silence is what must precede a request: 3.5 characters, and 1.75 ms above
-// 19,200 baud (Modbus over Serial Line V1.02, section 2.5.1.1). A connection
-// without characters has none.
-func (f *rtu) silence() time.Duration {
-	const fast = 11 * time.Second / 19200 // a character at 19,200 baud
+func (f *rtu) silence() time.Duration { return silenceOf(f.charTime) }
+
+// silenceOf is what must stand between two frames: 3.5 characters, and 1.75 ms
+// above 19,200 baud (Modbus over Serial Line V1.02, section 2.5.1.1). A
+// connection without characters has none.
+func silenceOf(charTime time.Duration) time.Duration {
+	// A character has 10 or 11 bits, so this lies between those of 19,200 and of
+	// the next faster speed.
+	const fast = 10 * time.Second / 19200
 	switch {
-	case f.charTime == 0:
+	case charTime == 0:
 		return 0
-	case f.charTime < fast:
+	case charTime < fast:
 		return 1750 * time.Microsecond
 	}
-	return f.charTime * 7 / 2
+	return charTime * 7 / 2
 }
+
+// inRTU is how many characters the frame of a PDU of that size has.
+func inRTU(pdu int) int { return 1 + pdu + 2 }
 
 func (f *rtu) request(unit byte, r Request) []byte {
 	f.unit, f.head = unit, r.head
@@ -180,6 +187,11 @@ func frameSize(b []byte) int {
 			return 5
 		}
 		return 8
+	case MaskWriteRegister:
+		if f&exceptionBit != 0 {
+			return 5
+		}
+		return 10
 	}
 	return -1
 }

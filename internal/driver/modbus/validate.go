@@ -38,7 +38,8 @@ func unitRange(framing string) (lowest, highest int) {
 func ValidatePoints(device DeviceConfig, points []PointConfig, report func(index int, key, problem string)) {
 	names := make(map[string]bool, len(points))
 	taken := make(map[cell][]claim)
-	for i, c := range points {
+	for i := range points {
+		c := &points[i]
 		problem := func(key, format string, args ...any) { report(i, key, fmt.Sprintf(format, args...)) }
 		if err := record.CheckName(c.Name); err != nil {
 			problem("name", "%q %v", c.Name, err)
@@ -59,6 +60,7 @@ func ValidatePoints(device DeviceConfig, points []PointConfig, report func(index
 		c.checkBits(table, problem)
 		c.checkOrder(problem)
 		c.checkScale(problem)
+		c.checkLimits(problem)
 		p := c.point(table, first)
 		switch {
 		case !table.bits() && p.count > device.MaxRegisters:
@@ -75,14 +77,16 @@ func ValidatePoints(device DeviceConfig, points []PointConfig, report func(index
 
 type problemFunc = func(key, format string, args ...any)
 
-func (c PointConfig) checkAccess(table Table, problem problemFunc) {
+func (c *PointConfig) checkAccess(table Table, problem problemFunc) {
 	if c.Access == "rw" && !table.writable() {
 		problem("access", `"rw" is for coils and holding registers, nothing can be written to %s: write "r"`, table)
+	} else if n := c.registers(); c.Access == "rw" && n > MaxWriteRegisters {
+		problem("access", `"rw" is for values that can be written in one request, of %d registers at most, and this one has %d: write "r"`, MaxWriteRegisters, n)
 	}
 }
 
 // checkType tells whether the size of the value is known.
-func (c PointConfig) checkType(table Table, problem problemFunc) bool {
+func (c *PointConfig) checkType(table Table, problem problemFunc) bool {
 	switch {
 	case table.bits() && c.Type != "" && c.Type != "bool":
 		problem("type", "%q: %s holds single bits, write bool or leave it out", c.Type, table)
@@ -102,7 +106,7 @@ func (c PointConfig) checkType(table Table, problem problemFunc) bool {
 	return true
 }
 
-func (c PointConfig) checkBits(table Table, problem problemFunc) {
+func (c *PointConfig) checkBits(table Table, problem problemFunc) {
 	switch {
 	case c.Bit != 0 && table.bits():
 		problem("bit", "picks a bit of a register, and %s holds single bits: leave it out", table)
@@ -117,7 +121,7 @@ func (c PointConfig) checkBits(table Table, problem problemFunc) {
 	}
 }
 
-func (c PointConfig) checkOrder(problem problemFunc) {
+func (c *PointConfig) checkOrder(problem problemFunc) {
 	switch c.Order {
 	case "", "ABCD":
 	case "CDAB", "BADC", "DCBA":
@@ -131,10 +135,26 @@ func (c PointConfig) checkOrder(problem problemFunc) {
 	}
 }
 
-func (c PointConfig) checkScale(problem problemFunc) {
-	number := c.Type != "" && c.Type != "bool" && c.Type != "string"
+// number tells whether the value is one.
+func (c *PointConfig) number() bool { return c.Type != "" && c.Type != "bool" && c.Type != "string" }
+
+func (c *PointConfig) checkLimits(problem problemFunc) {
+	switch finite := func(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }; {
+	case len(c.Limits) == 0:
+	case len(c.Limits) != 2 || !finite(c.Limits[0]) || !finite(c.Limits[1]):
+		problem("limits", "are the lowest and the highest value: write two numbers, such as limits = [0, 100]")
+	case c.Limits[0] > c.Limits[1]:
+		problem("limits", "%v is more than %v: write the lowest value first", c.Limits[0], c.Limits[1])
+	case c.Access != "rw":
+		problem("limits", `bound what commands may write, and nothing writes this point: leave them out, or write access = "rw"`)
+	case !c.number():
+		problem("limits", "are for numbers: leave them out")
+	}
+}
+
+func (c *PointConfig) checkScale(problem problemFunc) {
 	switch {
-	case !number && (c.Scale != 1 || c.Offset != 0):
+	case !c.number() && (c.Scale != 1 || c.Offset != 0):
 		problem("scale", "scale and offset are for numbers: leave them out")
 	case c.Scale == 0 || math.IsNaN(c.Scale) || math.IsInf(c.Scale, 0):
 		problem("scale", "%v leaves nothing of the value: write a number that is not 0, or leave it out", c.Scale)

@@ -45,6 +45,11 @@ func TestEachMistakeInAPointIsReportedByItsKey(t *testing.T) {
 		{"offset", "number", with(func(c *PointConfig) { c.Offset = math.NaN() })},
 		{"access", `"r"`, with(func(c *PointConfig) { c.Address, c.Access = "input:1", "rw" })},
 		{"access", `"r"`, with(func(c *PointConfig) { c.Address, c.Type, c.Access = "discrete:1", "", "rw" })},
+		{"limits", "two numbers", with(func(c *PointConfig) { c.Access, c.Limits = "rw", []float64{1} })},
+		{"limits", "two numbers", with(func(c *PointConfig) { c.Access, c.Limits = "rw", []float64{0, math.Inf(1)} })},
+		{"limits", "lowest value first", with(func(c *PointConfig) { c.Access, c.Limits = "rw", []float64{2, 1} })},
+		{"limits", `access = "rw"`, with(func(c *PointConfig) { c.Limits = []float64{1, 2} })},
+		{"limits", "leave them out", with(func(c *PointConfig) { c.Type, c.Access, c.Limits = "bool", "rw", []float64{0, 1} })},
 	} {
 		var keys, problems []string
 		ValidatePoints(DeviceConfig{Unit: 1, MaxRegisters: 10, MaxBits: 100}, []PointConfig{c.point}, func(_ int, key, problem string) {
@@ -52,6 +57,19 @@ func TestEachMistakeInAPointIsReportedByItsKey(t *testing.T) {
 		})
 		if len(keys) != 1 || keys[0] != c.key || !strings.Contains(problems[0], c.says) {
 			t.Errorf("%+v: %v %q, want one for %s with %q", c.point, keys, problems, c.key, c.says)
+		}
+	}
+}
+
+func TestAValueThatNoRequestCanWriteIsNotWritable(t *testing.T) {
+	for length, good := range map[int]bool{246: true, 247: false} {
+		ok := true
+		long := configured(PointConfig{Address: "holding:0", Type: "string", Length: length, Access: "rw"})
+		ValidatePoints(DeviceConfig{Unit: 1, MaxRegisters: 125, MaxBits: 100}, []PointConfig{long}, func(_ int, key, problem string) {
+			ok = ok && key != "access"
+		})
+		if ok != good {
+			t.Errorf("%d bytes: %v", length, ok)
 		}
 	}
 }

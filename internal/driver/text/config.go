@@ -25,6 +25,9 @@ type Config struct {
 	Delimiter string `toml:"delimiter" default:"\n"`
 	// Idle, when set, ends a line by silence instead of by Delimiter.
 	Idle time.Duration `toml:"idle" min:"1ms" max:"1m"`
+	// Silence is how long the device may say nothing before it counts as silent;
+	// 0s means for ever, for one that speaks only when somebody uses it.
+	Silence time.Duration `toml:"silence" default:"0s" min:"0s" max:"720h"`
 	// MaxLine is the longest line in bytes; a longer one is counted and dropped.
 	MaxLine int `toml:"max_line" unit:"bytes" default:"1KiB" min:"1" max:"65536"`
 	// Format is how lines are read: "rules" (named regular expressions, tried

@@ -40,7 +40,8 @@ type Counters struct {
 }
 
 // Link is a line with one device on it. It implements scheduler.Link: Open, Lost
-// and Close are for one goroutine, the lane's; Counters may be called at any time.
+// and Close are for one goroutine, the lane's; Counters and Silent may be called
+// at any time.
 type Link struct {
 	dialer transport.Dialer
 	device string
@@ -49,8 +50,10 @@ type Link struct {
 	sink   Sink
 	clock  func() (time.Time, record.Clock)
 	log    *slog.Logger
+	made   time.Time
 
-	open    *reader // nil while closed
+	open    *reader      // nil while closed
+	heard   atomic.Int64 // since made, when the device was heard last, or the line was opened; negative while it is closed
 	points  []record.Point
 	counted struct{ lines, notUnderstood, tooLong atomic.Uint64 }
 }
@@ -74,7 +77,9 @@ func NewLink(dialer transport.Dialer, device string, cfg Config, sink Sink, cloc
 	if err != nil {
 		return nil, fmt.Errorf("device %s: text: %w", device, err)
 	}
-	return &Link{dialer: dialer, device: device, cfg: cfg, parser: p, sink: sink, clock: clock, log: log.With("device", device)}, nil
+	l := &Link{dialer: dialer, device: device, cfg: cfg, parser: p, sink: sink, clock: clock, log: log.With("device", device), made: time.Now()}
+	l.heard.Store(-1)
+	return l, nil
 }
 
 // Open makes one attempt to open the line and begins to read it.
@@ -89,6 +94,7 @@ func (l *Link) Open(ctx context.Context) error {
 	reading, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	r := &reader{conn: conn, cancel: cancel, ended: make(chan struct{})}
 	l.open = r
+	l.hear()
 	go func() {
 		defer close(r.ended)
 		l.read(reading, conn)
@@ -114,7 +120,22 @@ func (l *Link) Close() error {
 	r.cancel()
 	err := r.conn.Close()
 	<-r.ended
+	l.heard.Store(-1)
 	return err
+}
+
+func (l *Link) hear() { l.heard.Store(int64(time.Since(l.made))) }
+
+// Silent tells whether the device has said nothing for longer than
+// Config.Silence, and since when: its last line, or when the line was opened. A
+// device on a line that is closed can't be heard, and does not count as silent.
+// It may be called at any time.
+func (l *Link) Silent() (since time.Time, silent bool) {
+	heard := time.Duration(l.heard.Load())
+	if l.cfg.Silence == 0 || heard < 0 || time.Since(l.made)-heard <= l.cfg.Silence {
+		return time.Time{}, false
+	}
+	return l.made.Add(heard), true
 }
 
 // Counters may be called at any time.
@@ -132,8 +153,10 @@ func (l *Link) read(ctx context.Context, conn transport.Conn) {
 		line, err := conn.Read()
 		switch {
 		case err == nil:
+			l.hear()
 			l.take(ctx, line)
 		case errors.Is(err, transport.ErrTooLarge), errors.Is(err, transport.ErrFrame):
+			l.hear()
 			l.counted.tooLong.Add(1)
 			l.log.Debug("text: dropped a line", "endpoint", l.dialer.Endpoint(), "error", err)
 		case errors.Is(err, net.ErrClosed):

@@ -166,6 +166,42 @@ func TestASinkThatFailsStopsNothing(t *testing.T) {
 	})
 }
 
+func TestADeviceThatSaysNothingForTooLongIsSilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := open(t, base(func(c *Config) { weight(c); c.Silence = time.Minute }))
+		expect := func(when string, want bool, wantSince time.Time) {
+			t.Helper()
+			if since, silent := b.Silent(); silent != want || !since.Equal(wantSince) {
+				t.Errorf("%s: silent %v since %v", when, silent, since)
+			}
+		}
+		opened := time.Now()
+		<-time.After(time.Minute)
+		expect("for a minute", false, time.Time{})
+		<-time.After(time.Second)
+		expect("for longer", true, opened)
+		b.say(t, "what is this\n")
+		expect("after a line", false, time.Time{})
+		heard := time.Now()
+		<-time.After(time.Hour)
+		expect("again", true, heard)
+		if err := b.Close(); err != nil {
+			t.Fatal(err)
+		}
+		expect("on a closed line", false, time.Time{})
+	})
+}
+
+func TestADeviceMaySayNothingForEverUnlessConfiguredOtherwise(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := open(t, base(weight))
+		<-time.After(24 * time.Hour)
+		if _, silent := b.Silent(); silent {
+			t.Error("it counts as silent")
+		}
+	})
+}
+
 func TestALostLineIsToldAndCanBeOpenedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := open(t, base(weight))

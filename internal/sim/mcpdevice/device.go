@@ -1,6 +1,7 @@
 // Package mcpdevice simulates a device that speaks MCP: it publishes records
 // that are numbered 1, 2, 3 …, keeps them until they are acknowledged, and
-// answers polls. So whoever reads at the far end can tell what is missing.
+// answers polls and calls. So whoever reads at the far end can tell what is
+// missing, and whoever calls how often it was done.
 package mcpdevice
 
 import (
@@ -31,6 +32,7 @@ const (
 	Stream = "state" // of what it publishes
 	Point  = "n"     // the record's number, in polls the answer's
 	Method = "read"  // of the poll that it answers
+	Echo   = "echo"  // of the call that it answers with what it was given
 )
 
 // maxDigits of a uint64.
@@ -42,6 +44,7 @@ type Device struct {
 	publisher *mcp.Publisher
 	payload   []byte        // the last one published
 	answers   atomic.Uint64 // polls answered
+	echoes    atomic.Uint64 // calls done
 }
 
 // New makes a Device; it starts nothing.
@@ -117,6 +120,10 @@ func (d *Device) Stats() (produced, acknowledged uint64) {
 	return s.Published, s.Acknowledged
 }
 
+// Echoes tells how many calls of the method Echo the device has done; one that
+// was repeated with its id counts once. It may be called at any time.
+func (d *Device) Echoes() uint64 { return d.echoes.Load() }
+
 // handler answers polls with how many there have been.
 type handler struct {
 	mcp.NoHandler
@@ -124,7 +131,12 @@ type handler struct {
 }
 
 func (h handler) Request(ctx context.Context, q mcp.Request) mcp.Response {
-	if q.Method != Method {
+	switch q.Method {
+	case Method:
+	case Echo:
+		h.device.echoes.Add(1)
+		return mcp.Response{Payload: q.Payload, ContentType: q.ContentType}
+	default:
 		return h.NoHandler.Request(ctx, q)
 	}
 	r := record.Record{Points: []record.Point{{Name: Point, Value: record.Uint(h.device.answers.Add(1))}}}

@@ -39,7 +39,14 @@ func (st *station) Hear(b []byte) {
 func (st *station) Quiet(at time.Time) {
 	frame := st.frame
 	st.frame = st.frame[:0]
-	if len(frame) < 4 || frame[0] != byte(st.slave.cfg.Unit) || modbus.CRC(frame) != 0 {
+	if len(frame) < 4 || modbus.CRC(frame) != 0 {
+		return
+	}
+	if frame[0] == 0 { // for everyone, and answered by nobody
+		st.slave.obey(frame[1 : len(frame)-2])
+		return
+	}
+	if frame[0] != byte(st.slave.cfg.Unit) {
 		return
 	}
 	asked := at.Add(-st.line.Silence())
@@ -115,6 +122,10 @@ func (s *Server) serve(ctx context.Context, conn net.Conn) {
 		}
 		asked := time.Now()
 		for _, slave := range s.Slaves {
+			if s.RTU && unit == 0 {
+				slave.obey(pdu)
+				continue
+			}
 			if slave.cfg.Unit != int(unit) {
 				continue
 			}
@@ -160,6 +171,8 @@ func readRTU(conn io.Reader) (header []byte, unit byte, pdu []byte, err error) {
 	switch modbus.Function(b[1]) {
 	case modbus.WriteMultipleCoils, modbus.WriteMultipleRegisters:
 		more = 9 + int(b[6]) - len(b)
+	case modbus.MaskWriteRegister:
+		more = 10 - len(b)
 	case modbus.ReadWriteMultipleRegisters:
 		rest := make([]byte, 3) // up to the byte count
 		if _, err := io.ReadFull(conn, rest); err != nil {

@@ -106,6 +106,13 @@ func (s *Slave) Always(f Fault) {
 	s.always = f
 }
 
+// obey does what a request to all slaves says.
+func (s *Slave) obey(pdu []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.execute(pdu, new(Reply))
+}
+
 // answer is the reply to a request PDU, with what a fault makes of it.
 func (s *Slave) answer(pdu []byte) Reply {
 	s.mu.Lock()
@@ -166,6 +173,13 @@ func (s *Slave) execute(pdu []byte, r *Reply) []byte {
 			return exception(pdu, modbus.IllegalValue)
 		}
 		return s.write(pdu, modbus.Holding, first, registers(pdu[6:]), pdu[:5])
+	case modbus.MaskWriteRegister:
+		if len(pdu) != 7 {
+			return exception(pdu, modbus.IllegalValue)
+		}
+		and, or := uint16(second), binary.BigEndian.Uint16(pdu[5:])
+		is := s.cells[cell{modbus.Holding, first}]
+		return s.write(pdu, modbus.Holding, first, []uint16{is&and | or&^and}, pdu)
 	case modbus.ReadWriteMultipleRegisters:
 		if len(pdu) < 10 || int(pdu[9]) != len(pdu)-10 || int(binary.BigEndian.Uint16(pdu[7:]))*2 != len(pdu)-10 {
 			return exception(pdu, modbus.IllegalValue)

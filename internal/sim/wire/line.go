@@ -3,8 +3,9 @@
 // each character takes its time, only one may speak, and when two do, nobody
 // understands either.
 //
-// A Line is a model and needs no device; it runs under testing/synctest. A Port
-// is a pseudo-terminal on it, for a program that opens a serial port.
+// A Line is a model and needs no device; it runs under testing/synctest, and so
+// does a Dialer's transport.Conn on it. A Port is a pseudo-terminal, for a
+// program that opens a serial port.
 package wire
 
 import (
@@ -20,6 +21,9 @@ type Config struct {
 	// CharBits is how many of them a character takes: start, data, parity and
 	// stop; 11 when 0, as Modbus RTU has it.
 	CharBits int
+	// Piece is how long a character may be held back until others follow, as
+	// adapters do; 1 ms when 0. What begins a talk and what ends it is heard at once.
+	Piece time.Duration
 	// OnTalk, when set, is told whatever was said, when its last character has
 	// left. The line's goroutine calls it, so it must not block.
 	OnTalk func(Talk)
@@ -55,6 +59,7 @@ type Line struct {
 	mu         sync.Mutex
 	taps       []*Tap
 	ports      []*Port
+	dialers    []*Dialer
 	talks      []*talk   // to come or under way
 	quietAt    time.Time // when to call Quiet, zero when that was done
 	collisions uint64
@@ -76,6 +81,9 @@ func New(cfg Config) *Line {
 	}
 	if cfg.CharBits <= 0 {
 		cfg.CharBits = 11
+	}
+	if cfg.Piece <= 0 {
+		cfg.Piece = time.Millisecond
 	}
 	return &Line{
 		cfg: cfg, wake: make(chan struct{}, 1),
@@ -158,8 +166,8 @@ func (l *Line) add(t *Tap, at time.Time, b []byte, done func(Talk)) {
 
 func (l *Line) lasts(chars int) time.Duration { return time.Duration(chars) * l.charTime }
 
-// Run lets time pass on the line until ctx ends. Then it closes the ports and
-// forgets what was still to be said.
+// Run lets time pass on the line until ctx ends. Then it closes the ports, the
+// Conns are lost, and it forgets what was still to be said.
 func (l *Line) Run(ctx context.Context) error {
 	var readers sync.WaitGroup
 	l.mu.Lock()
@@ -169,6 +177,7 @@ func (l *Line) Run(ctx context.Context) error {
 	l.mu.Unlock()
 	defer readers.Wait()
 	defer l.closePorts()
+	defer l.unplug()
 
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -182,6 +191,15 @@ func (l *Line) Run(ctx context.Context) error {
 		if next := l.advance(time.Now()); !next.IsZero() {
 			timer.Reset(time.Until(next))
 		}
+	}
+}
+
+func (l *Line) unplug() {
+	l.mu.Lock()
+	dialers := l.dialers
+	l.mu.Unlock()
+	for _, d := range dialers {
+		d.Unplug()
 	}
 }
 
@@ -207,11 +225,15 @@ func (l *Line) advance(now time.Time) time.Time {
 }
 
 // nextLook is when the next event is, or the next piece is worth handing out:
-// at high speeds not every character, a millisecond's worth of them.
+// the first character, and then not every single one.
 func (l *Line) nextLook(now, event time.Time) time.Time {
 	for _, t := range l.talks {
-		if piece := now.Add(max(l.charTime, time.Millisecond)); t.begun && piece.Before(event) {
-			return piece
+		wait := l.charTime
+		if t.said > 0 {
+			wait = max(wait, l.cfg.Piece)
+		}
+		if piece := now.Add(wait); t.begun && piece.Before(event) {
+			event = piece
 		}
 	}
 	return event

@@ -17,6 +17,18 @@ type Port struct {
 	path   string
 	master *os.File
 	slave  *os.File // held open, so that the program may come and go
+	wanted *Setting
+}
+
+// Setting is how a program has to set its port to be understood.
+//
+// A pseudo-terminal keeps of a program's settings the speed, the number of stop
+// bits and whether parity is odd, but not whether there is any (Linux,
+// drivers/tty/pty.c): 8E1 and 8N1 look alike.
+type Setting struct {
+	Baud      int
+	OddParity bool
+	StopBits  int // 1 or 2
 }
 
 var _ Station = (*Port)(nil)
@@ -41,6 +53,26 @@ func (l *Line) OpenPort(name string) (*Port, error) {
 	return p, nil
 }
 
+// Wants has everything garbled, in both directions, while the program has set
+// its port otherwise, as with UARTs that disagree. Call it before Run; without
+// it nobody looks.
+func (p *Port) Wants(s Setting) { p.wanted = &s }
+
+// agreed is b, or noise in its place.
+func (p *Port) agreed(b []byte) []byte {
+	if p.wanted == nil {
+		return b
+	}
+	if is, err := settingOf(p.master); err == nil && is == *p.wanted {
+		return b
+	}
+	noise := make([]byte, len(b))
+	for i := range b {
+		noise[i] = b[i] ^ 0x5A
+	}
+	return noise
+}
+
 // Path is the device file to open.
 func (p *Port) Path() string { return p.path }
 
@@ -48,7 +80,7 @@ func (p *Port) Path() string { return p.path }
 // terminal's buffer is full, as it is in a UART.
 func (p *Port) Hear(b []byte) {
 	_ = p.master.SetWriteDeadline(time.Now().Add(5 * time.Millisecond))
-	_, _ = p.master.Write(b)
+	_, _ = p.master.Write(p.agreed(b))
 }
 
 // Quiet implements Station.
@@ -62,7 +94,7 @@ func (p *Port) read() {
 		if err != nil {
 			return
 		}
-		p.tap.Say(b[:n])
+		p.tap.Say(p.agreed(b[:n]))
 	}
 }
 

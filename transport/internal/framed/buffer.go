@@ -1,20 +1,31 @@
 package framed
 
-import "sync"
+import (
+	"math/bits"
+	"sync"
+)
 
 // Pool lends the memory that Conns read into. A Conn borrows it when bytes have
-// arrived and returns it when they are consumed: ten thousand Conns that wait
-// hold none. It may be used concurrently.
+// arrived and returns it when they are consumed, but for a chunk no larger than
+// its last message: ten thousand Conns that wait, or whose owner does something
+// else, hold next to none. It may be used concurrently.
 type Pool struct {
-	smallest int
-	classes  [sizeClasses]sync.Pool // class k holds chunks of smallest << k bytes
+	read    int                    // class of the chunks to read into
+	classes [sizeClasses]sync.Pool // class k holds chunks of leastChunk << k bytes
 }
 
-// sizeClasses are kept for reuse; what is larger is left to the collector.
-const sizeClasses = 12
+const (
+	// leastChunk takes a short answer, such as one of Modbus.
+	leastChunk = 32
+	// sizeClasses are kept for reuse; what is larger is left to the collector.
+	sizeClasses = 23
+)
 
-// NewPool takes the size of the smallest chunk: what one read may bring, in bytes.
-func NewPool(smallest int) *Pool { return &Pool{smallest: smallest} }
+// NewPool takes how much one read may bring at least, in bytes.
+func NewPool(read int) *Pool { return &Pool{read: classOf(read)} }
+
+// classOf is the class of the smallest chunk that takes n bytes.
+func classOf(n int) int { return bits.Len(uint(max(n-1, 0) / leastChunk)) }
 
 type chunk struct {
 	class int
@@ -27,7 +38,7 @@ func (p *Pool) lend(class int) *chunk {
 			return c
 		}
 	}
-	return &chunk{class: class, data: make([]byte, p.smallest<<class)}
+	return &chunk{class: class, data: make([]byte, leastChunk<<class)}
 }
 
 func (p *Pool) takeBack(c *chunk) {
@@ -52,13 +63,38 @@ func NewBuffer(p *Pool) *Buffer { return &Buffer{pool: p} }
 // Space returns where to put the next bytes, at least one; it borrows memory
 // when there is none. Whoever then waits instead of reading calls Release first.
 func (b *Buffer) Space() []byte {
-	if b.chunk == nil {
-		b.chunk = b.pool.lend(0)
+	if b.size() == 0 {
+		b.use(b.pool.read)
 	}
 	if b.end == len(b.chunk.data) {
 		b.makeRoom()
 	}
 	return b.chunk.data[b.end:]
+}
+
+// use has b hold an empty chunk of a class, or a larger one.
+func (b *Buffer) use(class int) {
+	if b.chunk != nil && b.chunk.class < class {
+		b.Release()
+	}
+	if b.chunk == nil {
+		b.chunk = b.pool.lend(class)
+	}
+}
+
+// keep returns the memory if nothing is in it but msg, which has been consumed, and
+// msg in a chunk that is no larger than it need be. It moves bytes once for each
+// read at most.
+func (b *Buffer) keep(msg []byte) []byte {
+	class := classOf(len(msg))
+	if b.size() > 0 || b.chunk == nil || b.chunk.class <= class {
+		return msg
+	}
+	small := b.pool.lend(class)
+	n := copy(small.data, msg)
+	b.pool.takeBack(b.chunk)
+	b.chunk = small
+	return small.data[:n]
 }
 
 // Release returns the memory if nothing is in it.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -58,19 +59,24 @@ func TestABufferKeepsItsBytesAndMovesFew(t *testing.T) {
 	})
 }
 
+func TestAConnAtRestHoldsItsLastMessageAndNothingElse(t *testing.T) {
+	c, far := overSocket(t, 64<<10)
+	for _, text := range []string{"first", "second", strings.Repeat("x", 3000), "last"} {
+		if _, err := far.WriteString(text + "\n"); err != nil {
+			t.Fatal(err)
+		}
+		msg, err := c.Read()
+		if err != nil || string(msg) != text+"\n" {
+			t.Fatalf("%q, %v", msg, err)
+		}
+		if held := len(c.in.chunk.data); held >= 2*max(len(msg), leastChunk) {
+			t.Errorf("holds %d bytes for a message of %d", held, len(msg))
+		}
+	}
+}
+
 func TestAConnThatWaitsHoldsNoBuffer(t *testing.T) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	far := os.NewFile(uintptr(fds[1]), "far")
-	defer far.Close()
-	stream, err := NewDescriptor(os.NewFile(uintptr(fds[0]), "near"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := New(stream, lines{max: 9}, NewPool(64<<10), transport.Info{})
-	defer c.Close()
+	c, far := overSocket(t, 64<<10)
 	if _, err := far.WriteString("x\n"); err != nil {
 		t.Fatal(err)
 	}
@@ -84,4 +90,22 @@ func TestAConnThatWaitsHoldsNoBuffer(t *testing.T) {
 	if c.in.chunk != nil {
 		t.Errorf("%d bytes", len(c.in.chunk.data))
 	}
+}
+
+// overSocket is a Conn for lines over a socket in the kernel, and its other end.
+func overSocket(t *testing.T, read int) (*Conn, *os.File) {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	far := os.NewFile(uintptr(fds[1]), "far")
+	t.Cleanup(func() { far.Close() })
+	stream, err := NewDescriptor(os.NewFile(uintptr(fds[0]), "near"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := New(stream, lines{max: 4000}, NewPool(read), transport.Info{})
+	t.Cleanup(func() { c.Close() })
+	return c, far
 }

@@ -44,7 +44,7 @@ type Stream interface {
 //
 // A message that has already arrived is returned whatever the read deadline;
 // the deadline bounds the waiting. What it buffers is bounded by four times the
-// Framer's Max, or the Pool's smallest chunk if that is more.
+// Framer's Max, or what one read of the Pool may bring if that is more.
 type Conn struct {
 	stream Stream
 	framer transport.Framer
@@ -65,6 +65,7 @@ type Conn struct {
 	silence  time.Time // when the Framer is to be told that the line is idle
 	armed    time.Time // the deadline that the Stream has now
 	waiting  bool
+	looked   bool // for what had come by the caller's deadline
 }
 
 var _ transport.Conn = (*Conn)(nil)
@@ -125,6 +126,9 @@ func (c *Conn) split(silent bool) (msg []byte, progress bool, err error) {
 	if err != nil {
 		return nil, true, err
 	}
+	if msg != nil {
+		msg = c.in.keep(msg)
+	}
 	return msg[:len(msg):len(msg)], n > 0, nil
 }
 
@@ -141,15 +145,20 @@ func (c *Conn) await(told bool) (silent bool, err error) {
 		n, err := c.stream.Fill(&c.in, true)
 		c.disarm()
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			switch c.passed() {
+			passed := c.passed()
+			switch passed {
 			case nothing:
 				continue
 			case callersDeadline:
 				return false, os.ErrDeadlineExceeded
 			}
-			// Bytes may have come while nobody was reading.
+			// Bytes may have come while nobody was reading: an answer is in time even
+			// if this process was too busy to look.
 			if n, err = c.fillNow(); n == 0 && err == nil {
-				return true, nil
+				if passed == framersSilence {
+					return true, nil
+				}
+				return false, os.ErrDeadlineExceeded
 			}
 		}
 		if err != nil {

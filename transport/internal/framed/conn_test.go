@@ -245,3 +245,25 @@ func FuzzAFramerThatBreaksItsContract(f *testing.F) {
 		t.Error("the end of the stream was never reached")
 	})
 }
+
+func TestAnAnswerThatHasComeByTheDeadlineIsTakenHoweverLateItIsLookedFor(t *testing.T) {
+	c, far := overSocket(t, 64)
+	if _, err := far.WriteString("in time\n"); err != nil {
+		t.Fatal(err)
+	}
+	_ = c.SetReadDeadline(time.Now().Add(-time.Second)) // as if nobody had run until then
+	if msg, err := c.Read(); err != nil || string(msg) != "in time\n" {
+		t.Errorf("%q, %v", msg, err)
+	}
+	// Only once: somebody who never stops talking has no deadline moved.
+	if _, err := far.WriteString("too late\n"); err != nil {
+		t.Fatal(err)
+	}
+	if msg, err := c.Read(); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("%q, %v", msg, err)
+	}
+	_ = c.SetReadDeadline(time.Time{})
+	if msg, err := c.Read(); err != nil || string(msg) != "too late\n" {
+		t.Errorf("%q, %v", msg, err)
+	}
+}

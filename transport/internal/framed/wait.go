@@ -11,8 +11,9 @@ import "time"
 type passed int
 
 const (
-	nothing passed = iota
-	callersDeadline
+	nothing         passed = iota
+	callersDeadline        // and what had come by then has been read
+	callersLastLook        // the caller's deadline, for the first time
 	framersSilence
 )
 
@@ -25,7 +26,7 @@ func (c *Conn) SetReadDeadline(t time.Time) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.deadline = t
+	c.deadline, c.looked = t, false
 	if !c.waiting {
 		return c.deadlineSet(nil)
 	}
@@ -60,8 +61,11 @@ func (c *Conn) passed() passed {
 		c.armed = next
 		_ = c.stream.SetReadDeadline(next) // a Stream waits for the same time again only if told so
 		return nothing
-	case next.Equal(c.deadline):
+	case next.Equal(c.deadline) && c.looked:
 		return callersDeadline
+	case next.Equal(c.deadline):
+		c.looked = true
+		return callersLastLook
 	}
 	return framersSilence
 }

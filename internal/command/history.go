@@ -1,0 +1,130 @@
+package command
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+)
+
+// Get returns a command as it is on disk, or ErrNotFound. What it points to must
+// not be changed.
+func (r *Room) Get(id string) (Command, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.settle()
+	e := r.byID[id]
+	if e == nil || e.shown == nil {
+		return Command{}, fmt.Errorf("command %.64q: %w", id, ErrNotFound)
+	}
+	return *e.shown, nil
+}
+
+// Wait returns a command once its end is on disk. It fails with ErrNotFound, or
+// when ctx ends first; then the command is returned as it is.
+func (r *Room) Wait(ctx context.Context, id string) (Command, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.settle()
+	e := r.byID[id]
+	if e == nil {
+		return Command{}, fmt.Errorf("command %.64q: %w", id, ErrNotFound)
+	}
+	if e.now.State.Final() && e.shown != e.now {
+		r.mustSave(e, r.clock.Now(), true) // it was in no hurry so far
+	}
+	e.waiters++
+	r.mu.Unlock()
+	var err error
+	select {
+	case <-e.done:
+	case <-ctx.Done():
+		err = fmt.Errorf("command %s has not ended: %w", id, ctx.Err())
+	}
+	r.mu.Lock()
+	e.waiters--
+	if e.shown == nil {
+		return Command{}, err
+	}
+	return *e.shown, err
+}
+
+// List returns commands as they are on disk, newest first. What they point to
+// must not be changed.
+func (r *Room) List(f Filter) []Command {
+	const usual = 100
+	if f.Limit <= 0 {
+		f.Limit = usual
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.settle()
+	var list []Command
+	for _, e := range slices.Backward(r.order) {
+		if len(list) == f.Limit {
+			break
+		}
+		if c := e.shown; c != nil && (f.Device == "" || f.Device == c.Device) && (f.State == "" || f.State == c.State) {
+			list = append(list, *c)
+		}
+	}
+	return list
+}
+
+// Stats may be called at any time.
+func (r *Room) Stats() Stats {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return Stats{
+		Waiting: r.open, Kept: len(r.order), Bytes: r.bytes, Damaged: r.damaged, Ended: maps.Clone(r.ended),
+		MaxWaiting: r.cfg.MaxWaiting, Max: r.cfg.Max, MaxBytes: r.mailbox.Size(),
+	}
+}
+
+// age is for how long the mailbox has been in use, as far as that is known: time
+// that can't be measured does not count. Stored with each command, it goes on
+// from one start to the next, so that a machine without a clock forgets, too, and
+// none forgets too early.
+func (r *Room) age(now Instant) time.Duration { return ageAt(r.base, r.baseAge, now) }
+
+func ageAt(base Instant, age time.Duration, now Instant) time.Duration {
+	passed, known := base.until(now)
+	if !known {
+		return age
+	}
+	return min(age+min(passed, maxAge), maxAge)
+}
+
+// tidy forgets what is old, now and then.
+func (r *Room) tidy(now Instant) {
+	if now.Up < r.tidyAt {
+		return
+	}
+	r.tidyAt = now.Up + tidyEvery
+	r.forget(func(e *entry) bool { return r.isOld(e, now) })
+}
+
+func (r *Room) isOld(e *entry, now Instant) bool {
+	return r.age(now)-e.age >= r.cfg.Keep && e.left(now) == 0
+}
+
+// forget takes commands out that have ended for good.
+func (r *Room) forget(which func(*entry) bool) {
+	r.order = slices.DeleteFunc(r.order, func(e *entry) bool {
+		if e.shown != e.now || !e.now.State.Final() || !which(e) {
+			return false
+		}
+		if _, err := r.mailbox.Delete(keyPrefix + e.now.ID); err != nil {
+			r.log.Error("a command can't be taken out of the mailbox", "command", e.now.ID, "error", err)
+			return false
+		}
+		r.bytes -= int64(e.size)
+		delete(r.byID, e.now.ID)
+		delete(r.byKey, e.now.ID)
+		if r.byKey[e.now.Key] == e {
+			delete(r.byKey, e.now.Key)
+		}
+		return true
+	})
+}

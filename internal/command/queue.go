@@ -1,0 +1,145 @@
+package command
+
+import (
+	"slices"
+	"time"
+)
+
+// left is how long e may still be sent. What can't be known is over.
+func (e *entry) left(now Instant) time.Duration {
+	passed, known := e.from.until(now)
+	if !known {
+		return 0
+	}
+	return max(e.worth-passed, 0)
+}
+
+// repeatable tells whether e may be sent again when nobody saw the outcome.
+func (e *entry) repeatable() bool { return e.now.Repeat || e.now.Kind == Read }
+
+// change gives e a new version of its command.
+func (e *entry) change(f func(*Command)) {
+	next := *e.now
+	f(&next)
+	e.now = &next
+}
+
+// lineAway is how long a device waits whose line is not open.
+const lineAway = 100 * time.Millisecond
+
+// advance starts the next command of a device that has nothing under way: its
+// mark goes to disk, and when that is there, it to the line.
+func (r *Room) advance(d *device, now Instant) {
+	if d.current != nil || d.stopped || !r.running || now.Up < d.retryAt {
+		return
+	}
+	r.delayed = slices.DeleteFunc(r.delayed, func(other *device) bool { return other == d })
+	for len(d.waiting) > 0 {
+		e := d.waiting[0]
+		d.waiting = d.waiting[1:]
+		if e.left(now) == 0 {
+			r.tooLate(e, now, "its deadline passed while it waited for its turn")
+			continue
+		}
+		if !d.target.Line.Ready() {
+			d.waiting = slices.Insert(d.waiting, 0, e)
+			r.delay(d, now, lineAway)
+			return
+		}
+		before := e.now
+		e.change(func(c *Command) {
+			c.State, c.Reason = Sending, ""
+			c.Attempts++
+		})
+		if err := r.save(e, now, true); err != nil {
+			r.log.Error("a command can't be sent, as that it is being sent can't be stored; it is tried again", "command", e.now.ID, "device", d.id, "error", err)
+			e.now = before
+			d.waiting = slices.Insert(d.waiting, 0, e)
+			r.delay(d, now, time.Second)
+			return
+		}
+		d.current = e
+		return
+	}
+}
+
+// delay lets a device wait.
+func (r *Room) delay(d *device, now Instant, wait time.Duration) {
+	d.retryAt = now.Up + wait
+	r.delayed = append(r.delayed, d)
+	r.rouse()
+}
+
+// putBack lets a command wait again, ahead of the others. What was not sent was no
+// attempt.
+func (r *Room) putBack(e *entry, sent bool, reason string) {
+	now := r.clock.Now()
+	e.change(func(c *Command) {
+		c.State, c.Reason = Queued, reason
+		if !sent {
+			c.Attempts--
+		}
+	})
+	e.handed = false
+	e.device.current = nil
+	r.enqueue(e, now, true)
+	r.mustSave(e, now, false)
+}
+
+// enqueue puts a command in its device's queue.
+func (r *Room) enqueue(e *entry, now Instant, ahead bool) {
+	at := len(e.device.waiting)
+	if ahead {
+		at = 0
+	}
+	e.device.waiting = slices.Insert(e.device.waiting, at, e)
+	r.expireAt = min(r.expireAt, now.Up+e.left(now))
+}
+
+// tooLate ends a command that is not to be sent any more.
+func (r *Room) tooLate(e *entry, now Instant, reason string) {
+	if e.now.Attempts > 0 {
+		r.finish(e, now, Unknown, "nobody saw the outcome when it was sent before; "+reason, nil)
+		return
+	}
+	r.finish(e, now, Expired, reason, nil)
+}
+
+// finish ends a command that is not in a queue any more.
+func (r *Room) finish(e *entry, now Instant, state State, reason string, answer *Answer) {
+	e.change(func(c *Command) {
+		c.State, c.Reason, c.Answer, c.Ended = state, reason, answer, now.Wall
+	})
+	r.open--
+	r.ended[state]++
+	if e.device != nil && e.device.current == e {
+		e.device.current = nil
+	}
+	e.task = nil
+	r.fitAnswer(e)
+	r.mustSave(e, now, e.waiters > 0)
+	r.log.Info("command ended", "command", e.now.ID, "device", e.now.Device, "kind", e.now.Kind, "state", state, "reason", e.now.Reason)
+}
+
+// expire ends what has waited too long.
+func (r *Room) expire(now Instant) {
+	if now.Up < r.expireAt {
+		return
+	}
+	r.expireAt = never
+	for _, d := range r.devices {
+		var late []*entry
+		d.waiting = slices.DeleteFunc(d.waiting, func(e *entry) bool {
+			left := e.left(now)
+			if left == 0 {
+				late = append(late, e)
+				return true
+			}
+			r.expireAt = min(r.expireAt, now.Up+left)
+			return false
+		})
+		for _, e := range late {
+			r.tooLate(e, now, "its deadline passed while it waited for its turn")
+		}
+	}
+}

@@ -1,0 +1,109 @@
+package command
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// settle takes over what is on disk by now.
+func (r *Room) settle() {
+	for len(r.commits) > 0 {
+		s := r.commits[0]
+		select {
+		case <-s.commit.Done():
+		default:
+			return
+		}
+		r.commits = r.commits[1:]
+		if s.commit.Err() == nil {
+			r.stored(s.entry, s.version)
+		}
+	}
+	r.commits = nil // lets go of the array
+}
+
+func (r *Room) stored(e *entry, version *Command) {
+	told := e.shown != nil && e.shown.State.Final()
+	e.shown = version
+	switch {
+	case version.State.Final():
+		if !told {
+			close(e.done)
+		}
+	case version.State == Sending && e.now == version:
+		r.ready = append(r.ready, e)
+		r.rouse()
+	}
+}
+
+// save writes an entry as it is. One that the mailbox does not take is tried
+// again.
+func (r *Room) save(e *entry, now Instant, urgent bool) error {
+	e.age = r.age(now)
+	s := stored{Version: storedVersion, Command: *e.now, From: e.from, Worth: e.worth, Saved: now, Age: e.age}
+	value, err := s.encode()
+	if err != nil {
+		return err
+	}
+	put := r.mailbox.PutLater
+	if urgent {
+		put = r.mailbox.Put
+	}
+	key := keyPrefix + e.now.ID
+	commit, err := put(key, value)
+	if err != nil {
+		return err
+	}
+	if e.first == nil {
+		e.first = commit
+	}
+	r.bytes += int64(len(key) + len(value) - e.size)
+	e.size = len(key) + len(value)
+	r.commits = append(r.commits, saving{commit, e, e.now})
+	r.rouse()
+	return nil
+}
+
+// mustSave is save for an entry that was saved before. In memory it counts at
+// once; what is told of it stays as it is on disk.
+func (r *Room) mustSave(e *entry, now Instant, urgent bool) {
+	if err := r.save(e, now, urgent); err != nil {
+		r.log.Error("what became of a command can't be stored; it is tried again", "command", e.now.ID, "device", e.now.Device, "state", e.now.State, "error", err)
+		r.unsaved = append(r.unsaved, e)
+		r.retryAt = min(r.retryAt, now.Up+time.Second)
+	}
+}
+
+func (r *Room) saveAgain(now Instant) {
+	if now.Up < r.retryAt {
+		return
+	}
+	list := r.unsaved
+	r.unsaved, r.retryAt = nil, never
+	for _, e := range list {
+		r.mustSave(e, now, true)
+	}
+}
+
+// fitAnswer drops an answer that is too large, or has no room beside what other
+// commands need for their end.
+func (r *Room) fitAnswer(e *entry) {
+	if e.now.Answer == nil {
+		return
+	}
+	free := r.mailbox.Size() - r.bytes - int64(r.open)*reserve
+	s := stored{Version: storedVersion, Command: *e.now, From: e.from}
+	value, err := s.encode()
+	switch {
+	case err == nil && len(e.now.Answer.Payload) <= r.cfg.MaxPayload && int64(len(value)-e.size) < free-reserve &&
+		int64(len(value))+reserve < r.mailbox.Size()/4:
+		return
+	case err == nil:
+		err = fmt.Errorf("its answer of %d bytes was not kept, as it is larger than max_payload or the mailbox has no room for it", len(value)-e.size)
+	}
+	if e.now.Reason != "" {
+		err = errors.New(e.now.Reason + "; " + err.Error())
+	}
+	e.change(func(c *Command) { c.Answer, c.Reason = nil, words(err) })
+}

@@ -1,0 +1,206 @@
+package command
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/mcp-edge/edge-agent/store"
+)
+
+// Submit takes a request and returns once the command is on disk. For a key that
+// is known it returns that command as it is now. The errors:
+//
+//	ErrNoDevice   nothing is stored
+//	ErrRefused    it can't be done. The command is returned with its reason, stored and listed, unless it
+//	              breaks a limit of what can be stored: then it has no ID
+//	ErrKeyTaken   the key stands for another request
+//	ErrFull       a limit of Config is reached
+//	ErrNotStored  the disk failed, or ctx ended first: then the command has an ID, and may yet be stored and
+//	              carried out until its deadline; Get tells
+//
+// Payload and Points are copied.
+func (r *Room) Submit(ctx context.Context, q Request) (Command, error) {
+	c, err := r.submit(ctx, q)
+	if err != nil {
+		return c, fmt.Errorf("command for %.64q: %w", q.Device, err)
+	}
+	return c, nil
+}
+
+func (r *Room) submit(ctx context.Context, q Request) (Command, error) {
+	if err := r.checkForm(&q); err != nil {
+		return Command{}, fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	if e, err := r.known(q); err != nil {
+		return Command{}, err
+	} else if e != nil {
+		return r.told(ctx, e)
+	}
+	d := r.devices[q.Device]
+	if d == nil {
+		return Command{}, ErrNoDevice
+	}
+	q = own(q)
+	task, why := Task(nil), checkSense(&q)
+	if why == nil {
+		task, why = d.target.Prepare(q)
+	}
+	e, err := r.accept(d, q, task, why)
+	if err != nil {
+		return Command{}, err
+	}
+	return r.told(ctx, e)
+}
+
+// own is q without what its maker may yet change.
+func own(q Request) Request {
+	q.Payload, q.Points = bytes.Clone(q.Payload), slices.Clone(q.Points)
+	if q.Value != nil {
+		value := *q.Value
+		q.Value = &value
+	}
+	return q
+}
+
+// known finds the command that a request's key stands for.
+func (r *Room) known(q Request) (*entry, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.find(q)
+}
+
+func (r *Room) find(q Request) (*entry, error) {
+	e := r.byKey[q.Key]
+	if q.Key == "" || e == nil {
+		return nil, nil
+	}
+	if !sameRequest(e.now.Request, q) {
+		return nil, fmt.Errorf("%w, command %s of %s: give a new one", ErrKeyTaken, e.now.ID, e.now.Submitted.Format(time.RFC3339))
+	}
+	return e, nil
+}
+
+// accept makes a command of a request, and starts it if its device has nothing
+// else under way: then one commit holds both.
+func (r *Room) accept(d *device, q Request, task Task, why error) (*entry, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.settle()
+	if e, err := r.find(q); e != nil || err != nil {
+		return e, err
+	}
+	now := r.clock.Now()
+	if why == nil && len(d.waiting) >= r.cfg.MaxWaiting {
+		return nil, fmt.Errorf("%w: %d wait for this device, which is the limit (max_waiting of [commands])", ErrFull, len(d.waiting))
+	}
+	e := r.newEntry(q, now)
+	e.device, e.task = d, task
+	if err := r.makeRoom(e, now); err != nil {
+		return nil, err
+	}
+	if why != nil {
+		e.change(func(c *Command) { c.State, c.Reason, c.Ended = Refused, words(why), now.Wall })
+	} else {
+		r.open++
+		r.enqueue(e, now, false)
+		r.advance(d, now)
+	}
+	if e.first == nil {
+		if err := r.save(e, now, true); err != nil {
+			r.dismiss(e)
+			if errors.Is(err, store.ErrMailboxFull) || errors.Is(err, store.ErrTooLarge) {
+				return nil, fmt.Errorf("%w: %w", ErrFull, err)
+			}
+			return nil, fmt.Errorf("%w: %w", ErrNotStored, err)
+		}
+	}
+	if why != nil {
+		r.ended[Refused]++
+	}
+	r.keep(e)
+	return e, nil
+}
+
+// dismiss takes back a command that is not stored.
+func (r *Room) dismiss(e *entry) {
+	if e.now.State.Final() {
+		return
+	}
+	r.open--
+	d := e.device
+	d.waiting = slices.DeleteFunc(d.waiting, func(other *entry) bool { return other == e })
+}
+
+func (r *Room) newEntry(q Request, now Instant) *entry {
+	worth := time.Duration(q.Timeout)
+	if worth == 0 {
+		worth = r.cfg.Timeout
+	}
+	return &entry{
+		now: &Command{
+			ID: newID(now.Wall, r.lastID), Request: q, State: Queued, Submitted: now.Wall, Deadline: now.Wall.Add(worth),
+		},
+		from: now, worth: worth, done: make(chan struct{}),
+	}
+}
+
+// keep makes a command known.
+func (r *Room) keep(e *entry) {
+	c := e.now
+	r.lastID = c.ID
+	r.byID[c.ID], r.byKey[c.ID] = e, e
+	if c.Key != "" {
+		r.byKey[c.Key] = e
+	}
+	r.order = append(r.order, e)
+}
+
+// makeRoom forgets what may be forgotten when a limit is reached. A refused
+// command was never accepted: it makes way for others.
+func (r *Room) makeRoom(e *entry, now Instant) error {
+	s := stored{Version: storedVersion, Command: *e.now, From: now, Worth: e.worth, Saved: now, Age: r.age(now)}
+	value, err := s.encode()
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	need := int64(len(keyPrefix)+len(e.now.ID)+len(value)) + reserve
+	fits := func() (bytes, count bool) {
+		return r.bytes+need+int64(r.open)*reserve <= r.mailbox.Size(), len(r.byID) < r.cfg.Max
+	}
+	if bytes, count := fits(); !bytes || !count {
+		r.forget(func(e *entry) bool { return r.isOld(e, now) })
+		r.forget(func(e *entry) bool {
+			bytes, count := fits()
+			return e.now.State == Refused && (!bytes || !count)
+		})
+	}
+	switch bytes, count := fits(); {
+	case !count:
+		return fmt.Errorf("%w: %d are kept, which is the limit (max of [commands]); the oldest is forgotten %s after its end", ErrFull, len(r.byID), r.cfg.Keep)
+	case !bytes:
+		return fmt.Errorf("%w: those kept take up %d bytes of the %d that the mailbox has; the oldest is forgotten %s after its end", ErrFull, r.bytes, r.mailbox.Size(), r.cfg.Keep)
+	}
+	return nil
+}
+
+// told waits until a command is on disk, and tells how it stands.
+func (r *Room) told(ctx context.Context, e *entry) (Command, error) {
+	var err error
+	if e.first != nil { // it was not there at start
+		err = wait(ctx, e.first)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.settle()
+	switch {
+	case err != nil:
+		return *e.now, fmt.Errorf("%w: command %s: %w", ErrNotStored, e.now.ID, err)
+	case e.shown.State == Refused:
+		return *e.shown, fmt.Errorf("%w: %s", ErrRefused, e.shown.Reason)
+	}
+	return *e.shown, nil
+}
