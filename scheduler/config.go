@@ -26,6 +26,10 @@ type Config struct {
 	// Breaker says when a link whose port fails is left alone for a while.
 	Breaker BreakerConfig `toml:"breaker"`
 
+	// Rates is how many transactions a second some devices take at most, by their
+	// ids: those of polls and commands together, evenly spread but for what a tenth
+	// of a second allows. Others take any number.
+	Rates map[string]float64 `toml:"-"`
 	// Phase shifts the polls of this lane within their periods, 0 to 1, so that
 	// the lanes of an agent don't all begin at the same moment.
 	Phase float64 `toml:"-"`

@@ -22,9 +22,12 @@ type device struct {
 	reason      string
 	timeouts    uint64
 	garbled     uint64
+	foreign     uint64
+	ignored     int // commands in a row that it has not answered
 
 	patience patience
-	budget   budget
+	budget   budget        // of its polls
+	orders   budget        // of commands toward it
 	rate     *rate.Limiter // nil: it takes any number of transactions
 
 	ended []ended // rounds whose Task is to be told, in order; the first one's work is with a worker
@@ -61,6 +64,14 @@ func (d *device) recovered() { d.failures, d.silentUntil, d.reason = 0, time.Tim
 // is there, so it is not probed but asked at its period.
 func (d *device) refused(cause error) { d.reason = cause.Error() }
 
+// budgetOf is what an unanswered request of r is taken from.
+func (d *device) budgetOf(r *round) *budget {
+	if r.job != nil {
+		return &d.orders
+	}
+	return &d.budget
+}
+
 // waste is the share of a line's time that unanswered requests may take, of all
 // its devices together. On a line loaded to 70 % that leaves the others their
 // time.
@@ -68,7 +79,7 @@ const waste = 0.25
 
 // budget is line time that unanswered requests may take: a share of all time,
 // saved up to a limit. It may be overdrawn, and is paid back before the next.
-// There is one for each device, so that none lives on the others' share, and one
+// There are two for each device, so that none lives on the others' share, and one
 // for the line.
 type budget struct {
 	share   float64 // of the line's time; 0: there is nobody to be hurt

@@ -47,11 +47,12 @@ type Lane struct {
 }
 
 // NewLane makes a lane; it starts nothing. Polls may be empty: then the lane
-// only keeps the link open, for a device that speaks by itself, and does jobs.
+// only keeps the link open, for a device that speaks by itself, and does jobs. log
+// should say which link it is.
 func NewLane(name string, link Link, polls []Poll, cfg Config, shared *Shared, log *slog.Logger) (*Lane, error) {
 	cfg = cfg.withDefaults()
 	l := &Lane{
-		name: name, link: link, cfg: cfg, shared: shared, log: log.With("link", name),
+		name: name, link: link, cfg: cfg, shared: shared, log: log,
 		agenda:  newAgenda(len(polls)),
 		opening: backoff{min: reopenMin, max: reopenMax}, breaker: newBreaker(cfg.Breaker),
 		wake:   make(chan struct{}, 1),
@@ -61,13 +62,10 @@ func NewLane(name string, link Link, polls []Poll, cfg Config, shared *Shared, l
 		l.done = make(chan *round, cfg.Transactions)
 	}
 	for _, p := range polls {
-		if p.Every <= 0 || p.Task == nil || p.Rate < 0 {
+		if p.Every <= 0 || p.Task == nil {
 			return nil, fmt.Errorf("scheduler: link %s: poll %s of device %s needs a period and a task", name, p.Name, p.Device)
 		}
 		d := l.device(p.Device)
-		if p.Rate > 0 && d.rate == nil {
-			d.rate = rate.NewLimiter(rate.Limit(p.Rate), max(1, int(p.Rate*rateBurst.Seconds())))
-		}
 		r := &round{task: p.Task, every: p.Every, device: d}
 		d.rounds = append(d.rounds, r)
 		l.agenda.rounds = append(l.agenda.rounds, r)
@@ -84,6 +82,12 @@ func (l *Lane) device(id string) *device {
 		}
 	}
 	d := &device{id: id}
+	if perSecond := l.cfg.Rates[id]; perSecond > 0 {
+		d.rate = rate.NewLimiter(rate.Limit(perSecond), max(1, int(perSecond*rateBurst.Seconds())))
+	}
+	if l.budget.share > 0 { // it comes with its first command
+		d.orders = l.share(waste / float64(len(l.devices)+1))
+	}
 	l.mu.Lock()
 	l.devices = append(l.devices, d)
 	l.mu.Unlock()
@@ -91,16 +95,22 @@ func (l *Lane) device(id string) *device {
 }
 
 // shareBudget gives each of several devices on a line an equal share of what may
-// be wasted, saved for a round with all its retries.
+// be wasted, for its polls and for commands.
 func (l *Lane) shareBudget() {
 	if l.cfg.Transactions > 1 || len(l.devices) < 2 {
 		return
 	}
-	most := l.cfg.Timeout * time.Duration(1+min(l.cfg.RetryCount, 3))
 	l.budget = budget{share: waste, most: 1} // saves nothing up: two probes in a row would be felt
 	for _, d := range l.devices {
-		d.budget = budget{share: waste / float64(len(l.devices)), saved: most, most: most}
+		d.budget = l.share(waste / float64(len(l.devices)))
+		d.orders = d.budget
 	}
+}
+
+// share is a budget that is saved for a round with all its retries.
+func (l *Lane) share(of float64) budget {
+	most := l.cfg.Timeout * time.Duration(1+min(l.cfg.RetryCount, 3))
+	return budget{share: of, saved: most, most: most}
 }
 
 // Run opens the link and does what is due on it until ctx ends, then lets the
@@ -249,8 +259,21 @@ func (l *Lane) tend(work context.Context, now time.Time) {
 	l.takeIn(work)
 	l.agenda.promote(now)
 	for _, r := range l.agenda.expired(now) {
-		l.end(work, r, ErrExpired)
+		l.end(work, r, l.expired(r))
 	}
+}
+
+// expired says why a command was not sent in time.
+func (l *Lane) expired(r *round) error {
+	switch d := r.device; {
+	case l.status.State != Up:
+		return fmt.Errorf("%w: its link is down: %s", ErrExpired, l.status.Reason)
+	case d.silent():
+		return fmt.Errorf("%w: the device is silent, and asked only now and then", ErrExpired)
+	case d.ignored > 0:
+		return fmt.Errorf("%w: the device has not answered the %d commands before it, and its neighbours can't wait for it all the time", ErrExpired, d.ignored)
+	}
+	return ErrExpired
 }
 
 // giveUp ends a poll's round that never got on the line, or must leave it, and

@@ -62,8 +62,10 @@ func (l *Lane) timeout(r *round, now time.Time) time.Duration {
 	d := r.device
 	bear := l.bearable(d)
 	switch {
-	case r.job != nil && !d.silent():
+	case r.job != nil && !d.silent() && (d.ignored == 0 || bear == 0):
 		return l.cfg.Timeout // a device may take longer to write than to read
+	case r.job != nil && bear > 0: // and it may not care to answer
+		return min(bear, l.cfg.Timeout)
 	case d.suspect() && bear > 0:
 		return min(l.probeTime(r, now, bear), bear, l.cfg.Timeout)
 	case d.silent():
@@ -83,8 +85,6 @@ func (l *Lane) probeTime(r *round, now time.Time, bear time.Duration) time.Durat
 	d := r.device
 	short := min(l.cfg.TimeoutMin, bear/8)
 	switch {
-	case r.job != nil:
-		return bear
 	case d.hearsOut(now):
 		d.hearOuts, d.heardOut = d.hearOuts+1, now
 		return bear
@@ -142,11 +142,13 @@ func (l *Lane) neighboursNeed(d *device) (need time.Duration) {
 	return need
 }
 
-// wasted notes a request that was not answered, and what that has cost the
-// neighbours.
-func (l *Lane) wasted(d *device, now time.Time, cost time.Duration) {
-	if l.bearable(d) > 0 {
-		d.budget.spend(now, cost)
+// wasted notes a request of r that was not answered, and what that has cost the
+// neighbours. Polls and commands have budgets of their own: a device may ignore a
+// command and answer its polls, or be away when somebody wants to know whether it
+// is back.
+func (l *Lane) wasted(r *round, now time.Time, cost time.Duration) {
+	if l.bearable(r.device) > 0 {
+		r.device.budgetOf(r).spend(now, cost)
 		l.budget.spend(now, cost)
 	}
 }
@@ -162,18 +164,18 @@ func (l *Lane) affordable(r *round, now time.Time) time.Time {
 	}
 	atLast := d.asked.Add(2 * l.cfg.ProbeMax)
 	switch {
-	case d.suspect(), r.tries > 0: // a command serves as a probe, too
-		return earlier(l.affords(d, now), atLast)
+	case d.suspect(), r.tries > 0, r.job != nil && d.ignored > 0: // a command serves as a probe, too
+		return earlier(l.affords(r, now), atLast)
 	case r.job == nil: // one that often does not answer may live on what the others leave
 		return earlier(earlier(d.budget.paid(now), l.linePaid(d, now)), atLast)
 	}
 	return now
 }
 
-// affords is from when on a request to d may go that may well not be answered:
+// affords is from when on a request of r may go that may well not be answered:
 // neither the line nor the device's own share is overdrawn then.
-func (l *Lane) affords(d *device, now time.Time) time.Time {
-	return later(d.budget.paid(now), l.linePaid(d, now))
+func (l *Lane) affords(r *round, now time.Time) time.Time {
+	return later(r.device.budgetOf(r).paid(now), l.linePaid(r.device, now))
 }
 
 // linePaid is from when on the line may wait for d without an answer.

@@ -343,10 +343,24 @@ func TestARateBoundsAllThatADeviceIsAsked(t *testing.T) {
 		limited := func() *fakeTask { return &fakeTask{took: time.Millisecond, steps: 3} }
 		one, two, other := limited(), limited(), limited()
 		first, second := poll("slow", 500*time.Millisecond, one), poll("slow", 500*time.Millisecond, two)
-		first.Rate = 4
-		l := start(t, &fakeLink{}, fixed(), first, second, poll("other", 500*time.Millisecond, other))
+		cfg := fixed()
+		cfg.Rates = map[string]float64{"slow": 4, "never polled": 2}
+		l := start(t, &fakeLink{}, cfg, first, second, poll("other", 500*time.Millisecond, other))
 		for i := range 10 {
 			l.submit(&order{device: "slow", name: fmt.Sprint(i), start: begin}, time.Hour)
+		}
+		var calls []*order
+		for i := range 40 {
+			calls = append(calls, &order{device: "never polled", name: fmt.Sprint("call ", i), start: begin})
+			l.submit(calls[i], time.Hour)
+		}
+		l.at(begin, 10*time.Second)
+		done := 0
+		for _, call := range calls {
+			done += len(call.ended)
+		}
+		if done < 19 || done > 21 {
+			t.Errorf("%d calls in ten seconds, at 2 a second", done)
 		}
 		l.at(begin, 60*time.Second)
 		n := len(one.stepped) + len(two.stepped) + 10

@@ -90,14 +90,24 @@ type Turn struct {
 	// the time that the answer itself takes on the wire.
 	Timeout time.Duration
 
+	// Deadline of a command: past it the step sends nothing any more, however long
+	// it had to wait for the line, and returns ErrExpired. Zero for a poll, and once a
+	// step of the command was answered.
+	Deadline time.Time
+
 	// Sent is set by the step before the first byte may leave. A command whose
 	// outcome nobody saw is not sent again after that, unless it may be repeated.
 	Sent bool
 	// Took, set by the step, is how much of Timeout the device needed to answer;
 	// 0 when it did not, or the step can't tell. Time-outs adapt to it.
 	Took time.Duration
-	// Garbled, set by the step, is how many bad frames it met while it waited.
-	Garbled int
+	// Unanswered is set by a step that succeeded although no device answers it, as
+	// a broadcast: it says nothing about any.
+	Unanswered bool
+	// Garbled and Foreign, set by the step, are how many bad frames it met while it
+	// waited, and how many good ones that were not the answer: of another device,
+	// to another request, or late.
+	Garbled, Foreign int
 }
 
 // NotYet is a Step's answer when it must not go on the line before Until.
@@ -110,12 +120,7 @@ type Poll struct {
 	Device string
 	Name   string
 	Every  time.Duration // the period, > 0
-	// Rate is how many transactions a second the device takes at most, those of
-	// its other polls and its commands included, evenly spread but for what a
-	// tenth of a second allows; 0 means any number. That of its first poll with
-	// one counts.
-	Rate float64
-	Task Task
+	Task   Task
 }
 
 // Job is what is to be done once, ahead of polls: a command toward a device. It

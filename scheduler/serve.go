@@ -155,6 +155,9 @@ func (l *Lane) takeOff(r *round, now time.Time) {
 		r.begin()
 	}
 	r.turn = Turn{Timeout: l.timeout(r, now)}
+	if r.expires() {
+		r.turn.Deadline = r.job.Deadline
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if first && r.job == nil {
@@ -188,6 +191,7 @@ func (l *Lane) settle(work context.Context, r *round) {
 		r.device.asked = r.ended
 	}
 	r.device.garbled += uint64(r.turn.Garbled)
+	r.device.foreign += uint64(r.turn.Foreign)
 	l.mu.Unlock()
 	r.sent = r.sent || r.turn.Sent
 	switch {
@@ -223,22 +227,39 @@ func (l *Lane) failed(work context.Context, r *round, err error) {
 }
 
 func (l *Lane) answered(work context.Context, r *round) {
-	l.opening.reset()
-	l.works()
 	r.tries, r.losses, r.sent, r.acted = 0, 0, false, true
 	l.mu.Lock()
 	l.status.Transactions++
-	r.device.lastGood = r.ended
-	if r.turn.Took > 0 {
-		r.device.patience.heard(r.turn.Took)
-	}
 	l.mu.Unlock()
+	if !r.turn.Unanswered {
+		l.heard(r)
+	}
 	if r.more {
 		l.agenda.push(r)
 		return
 	}
-	l.recovered(r, r.ended)
+	if !r.turn.Unanswered {
+		l.recovered(r, r.ended)
+	}
 	l.end(work, r, nil)
+}
+
+// heard notes that a device has answered.
+func (l *Lane) heard(r *round) {
+	l.opening.reset()
+	l.works()
+	if r.job != nil {
+		r.device.ignored = 0
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r.device.lastGood = r.ended
+	if r.turn.Took > 0 {
+		r.device.patience.heard(r.turn.Took)
+	}
+	if r.job == nil && !r.more && !r.device.silent() {
+		r.device.reason = ""
+	}
 }
 
 // recovered ends a device's silence. It takes a whole round: a device that
@@ -277,17 +298,27 @@ func (l *Lane) resume(d *device, now time.Time) {
 }
 
 // refused notes an error that is neither silence nor a loss: the device has said
-// no, or nothing was sent.
+// no, or nothing was sent. Who says no is there: it is asked at its period.
 func (l *Lane) refused(r *round, err error) {
-	if r.turn.Sent {
-		l.works()
+	d := r.device
+	if !r.turn.Sent {
+		return
 	}
+	l.works()
+	back := d.silent()
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	if r.turn.Sent {
-		l.status.Transactions++
+	l.status.Transactions++
+	d.recovered()
+	if r.job == nil {
+		d.reason = err.Error()
 	}
-	r.device.refused(err)
+	l.mu.Unlock()
+	if r.job != nil {
+		d.ignored = 0
+	}
+	if back {
+		l.resume(d, r.ended)
+	}
 }
 
 // timedOut puts the transaction at the end of the queue, or gives the round up
@@ -297,8 +328,8 @@ func (l *Lane) refused(r *round, err error) {
 func (l *Lane) timedOut(work context.Context, r *round) {
 	d, now := r.device, r.ended
 	r.tries++
-	l.wasted(d, now, now.Sub(r.began))
-	retry := r.tries <= l.cfg.RetryCount && !d.suspect() && !l.affords(d, now).After(now.Add(period(r)))
+	l.wasted(r, now, now.Sub(r.began))
+	retry := r.tries <= l.cfg.RetryCount && !d.suspect() && !l.affords(r, now).After(now.Add(period(r)))
 	if r.job != nil {
 		retry = retry && (r.job.Repeat || !r.sent)
 	}
@@ -315,13 +346,12 @@ func (l *Lane) timedOut(work context.Context, r *round) {
 		l.agenda.pushLast(r)
 		return
 	}
-	first := !d.silent()
-	if r.job != nil && first {
-		// One request that a device does not care to answer does not make it a
-		// silent one.
+	if r.job != nil {
+		d.ignored++ // which does not make it a silent device
 		l.end(work, r, r.err)
 		return
 	}
+	first := !d.silent()
 	l.mu.Lock()
 	d.unanswered(now, period(r), l.cfg.ProbeMax, r.err)
 	l.mu.Unlock()
@@ -370,16 +400,26 @@ func (l *Lane) interrupted(work context.Context, r *round, err error) {
 	l.agenda.push(r)
 }
 
+// hangUp is how long a line without polls must have held for its end to be no
+// fault: a sensor may connect, say what it has, and leave.
+const hangUp = time.Second
+
 // lost notes that the line is gone, once.
 func (l *Lane) lost(err error) {
 	if l.gone != nil {
 		return
 	}
 	l.gone = err
-	if l.opening.lasted(time.Now()) {
+	now := time.Now()
+	switch held := now.Sub(l.opening.since); {
+	case l.cfg.Passive || len(l.agenda.rounds) == 0 && held >= hangUp:
+		l.opening.reset() // whoever speaks by itself may hang up
+	case l.opening.lasted(now):
 		l.works()
+		l.fault(err)
+	default:
+		l.fault(err)
 	}
-	l.fault(err)
 	reason := happened(err)
 	l.setState(Down, reason)
 	l.log.Warn("link is lost, opening it again", "reason", reason, "error", err)

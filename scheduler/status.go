@@ -62,6 +62,7 @@ type DeviceStatus struct {
 	LastGood time.Time `json:"last_good,omitzero"` // its last answer
 	Timeouts uint64    `json:"timeouts"`
 	Garbled  uint64    `json:"garbled"` // bad frames that came while it was asked, such as with a wrong CRC
+	Foreign  uint64    `json:"foreign"` // good ones that were not the answer: of another device, to another request, or late
 
 	ResponseMS float64 `json:"response_ms,omitempty"` // what it takes to answer, smoothed
 	TimeoutMS  float64 `json:"timeout_ms"`            // what it is given
@@ -115,7 +116,7 @@ func (l *Lane) Status() Status {
 	for _, d := range l.devices {
 		s.Devices = append(s.Devices, DeviceStatus{
 			Device: d.id, Silent: d.silent(), Failures: d.failures, Reason: d.reason,
-			NextTry: d.silentUntil, LastGood: d.lastGood, Timeouts: d.timeouts, Garbled: d.garbled,
+			NextTry: d.silentUntil, LastGood: d.lastGood, Timeouts: d.timeouts, Garbled: d.garbled, Foreign: d.foreign,
 			ResponseMS: milliseconds(d.patience.mean), TimeoutMS: milliseconds(d.patience.within(l.cfg.TimeoutMin, l.cfg.Timeout)),
 		})
 	}

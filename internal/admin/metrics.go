@@ -125,10 +125,11 @@ func (s sampler) bus(l scheduler.Status) {
 		quantile string
 		ms       float64
 	}{{"0.5", l.Lateness.P50}, {"0.99", l.Lateness.P99}, {"1", l.Lateness.Max}} {
-		s.gauge("edge_agent_link_lateness_seconds", "How long after they fell due polls and commands began.", q.ms/1000, "link", l.Link, "quantile", q.quantile)
+		s.gauge("edge_agent_link_lateness_seconds", "How long after they fell due polls began.", q.ms/1000, "link", l.Link, "quantile", q.quantile)
 	}
 	for _, d := range l.Devices {
 		s.counter("edge_agent_device_garbled_total", "Bad frames that came while the device was asked.", d.Garbled, "device", d.Device)
+		s.counter("edge_agent_device_foreign_total", "Good frames that came while the device was asked and were not its answer.", d.Foreign, "device", d.Device)
 		s.gauge("edge_agent_device_response_seconds", "How long the device takes to answer, smoothed.", d.ResponseMS/1000, "device", d.Device)
 		s.gauge("edge_agent_device_timeout_seconds", "How long the device is given to answer.", d.TimeoutMS/1000, "device", d.Device)
 	}

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"maps"
 	"math"
 	"net/netip"
@@ -35,6 +36,7 @@ type link struct {
 // dialer is what opens a link's line, and counts what happens on it.
 type dialer struct {
 	transport.Dialer
+	log    *slog.Logger             // that says which link it is
 	events func() map[string]uint64 // nil: nothing is counted
 }
 
@@ -53,7 +55,7 @@ func (a *Agent) buildDialer(c *config.Link) (dialer, error) {
 		if c.USB != nil {
 			d = serial.NewUSBDialer(*c.USB, c.Serial)
 		}
-		return dialer{d, func() map[string]uint64 { return serialEvents(d.Counters()) }}, nil
+		return dialer{Dialer: d, events: func() map[string]uint64 { return serialEvents(d.Counters()) }}, nil
 	case "tcp":
 		return dialer{Dialer: a.tcp.Dialer(c.Address, secure)}, nil
 	case "udp":
@@ -88,7 +90,7 @@ func (a *Agent) buildDialin(c *config.Link) (dialer, error) {
 		<-ctx.Done()
 		return d.Close()
 	})
-	return dialer{d, func() map[string]uint64 { return dialinEvents(d.Stats()) }}, nil
+	return dialer{Dialer: d, events: func() map[string]uint64 { return dialinEvents(d.Stats()) }}, nil
 }
 
 // buildLink is the table of drivers that a link may have.
@@ -97,6 +99,7 @@ func (a *Agent) buildLink(c *config.Link) (*link, error) {
 	if err != nil {
 		return nil, fmt.Errorf("link %s: %w", c.Name, err)
 	}
+	d.log = a.log.With("link", c.Name)
 	var line line
 	switch c.Driver {
 	case "modbus":
@@ -111,7 +114,7 @@ func (a *Agent) buildLink(c *config.Link) (*link, error) {
 	if err != nil {
 		return nil, fmt.Errorf("link %s: %w", c.Name, err)
 	}
-	lane, err := scheduler.NewLane(c.Name, line.Link, line.polls, a.sharing(c), a.shared, a.log)
+	lane, err := scheduler.NewLane(c.Name, line.Link, line.polls, a.sharing(c), a.shared, d.log)
 	if err != nil {
 		return nil, err
 	}
@@ -136,6 +139,14 @@ func (a *Agent) sharing(c *config.Link) scheduler.Config {
 	cfg := c.Config
 	_, cfg.Phase = math.Modf(float64(len(a.links)) / math.Phi)
 	cfg.Passive = c.Accept != nil
+	for _, d := range a.devicesOn(c.Name) {
+		if d.Rate > 0 {
+			if cfg.Rates == nil {
+				cfg.Rates = make(map[string]float64)
+			}
+			cfg.Rates[d.ID] = d.Rate
+		}
+	}
 	return cfg
 }
 
@@ -151,10 +162,10 @@ type line struct {
 	mute func() (since time.Time, mute bool)
 }
 
-func (a *Agent) buildModbus(c *config.Link, d transport.Dialer) (line, error) {
+func (a *Agent) buildModbus(c *config.Link, d dialer) (line, error) {
 	shared := c.Modbus
 	shared.Transactions = c.Transactions
-	l, err := modbus.NewLink(d, shared, a.log.With("link", c.Name))
+	l, err := modbus.NewLink(d.Dialer, shared, d.log)
 	if err != nil {
 		return line{}, err
 	}
@@ -172,19 +183,19 @@ func (a *Agent) buildModbus(c *config.Link, d transport.Dialer) (line, error) {
 	return made, nil
 }
 
-func (a *Agent) buildText(c *config.Link, d transport.Dialer) (line, error) {
+func (a *Agent) buildText(c *config.Link, d dialer) (line, error) {
 	devices := a.devicesOn(c.Name)
 	if len(devices) != 1 {
 		return line{}, fmt.Errorf("%d text devices; lines don't say whose they are, so a link has one", len(devices))
 	}
-	l, err := text.NewLink(d, devices[0].ID, devices[0].Text, a.pushed(devices[0].ID), a.clock.Now, a.log.With("link", c.Name))
+	l, err := text.NewLink(d.Dialer, devices[0].ID, devices[0].Text, a.pushed(devices[0].ID), a.clock.Now, d.log)
 	if err != nil {
 		return line{}, err
 	}
 	return line{Link: l, prepare: prepareText, mute: l.Silent, events: func() map[string]uint64 { return textEvents(l.Counters()) }}, nil
 }
 
-func (a *Agent) buildMCP(c *config.Link, d transport.Dialer) (line, error) {
+func (a *Agent) buildMCP(c *config.Link, d dialer) (line, error) {
 	link := mcp.LinkConfig{DialConfig: c.MCP, Name: c.Name, Agent: a.cfg.Agent.ID, Epoch: a.store.Epoch(), Serial: c.Transport == "serial"}
 	if c.Auth != nil {
 		link.Token = c.Auth.Token
@@ -193,7 +204,7 @@ func (a *Agent) buildMCP(c *config.Link, d transport.Dialer) (line, error) {
 		// Whoever is at the other end of a wire is known, HELLO or not.
 		link.Anonymous = devices[0].ID
 	}
-	l, err := mcp.NewLink(d, link, a.store, a.intake.Polled(), a.clock.Now, a.log.With("link", c.Name))
+	l, err := mcp.NewLink(d.Dialer, link, a.store, a.intake.Polled(), a.clock.Now, d.log)
 	if err != nil {
 		return line{}, err
 	}
@@ -211,7 +222,7 @@ func (a *Agent) buildMCP(c *config.Link, d transport.Dialer) (line, error) {
 }
 
 func poll(device *config.Device, p *config.Poll, task scheduler.Task) scheduler.Poll {
-	return scheduler.Poll{Device: device.ID, Name: p.Name, Every: p.Every, Rate: device.Rate, Task: task}
+	return scheduler.Poll{Device: device.ID, Name: p.Name, Every: p.Every, Task: task}
 }
 
 // devicesOn lists the devices of a link, in the order of the file.
