@@ -2,6 +2,8 @@ package mcp
 
 import (
 	"fmt"
+	"math"
+	"time"
 
 	"github.com/mcp-edge/edge-agent/record"
 )
@@ -22,6 +24,10 @@ type Request struct {
 	Device      string // which device behind the peer; empty: the peer itself
 	Payload     []byte
 	ContentType string // of Payload, an Internet media type (RFC 6838)
+	// TimeLeft is for how long, from now on, it is worth anything to whoever asks;
+	// in whole milliseconds, rounded up; 0 or less: nothing is said. Once it is over
+	// the peer does not begin with it.
+	TimeLeft time.Duration
 }
 
 // Response answers the Request of the same ID.
@@ -41,6 +47,7 @@ const (
 	responseReason  = 3
 	callPayload     = 4
 	callContentType = 5
+	requestTimeLeft = 6
 
 	reasonCode = 1
 	reasonText = 2
@@ -52,8 +59,15 @@ func (r *Request) Append(b []byte) []byte {
 	b = appendText(b, requestMethod, r.Method)
 	b = appendText(b, requestDevice, r.Device)
 	b = appendBytes(b, callPayload, r.Payload)
-	return appendText(b, callContentType, r.ContentType)
+	b = appendText(b, callContentType, r.ContentType)
+	if r.TimeLeft <= 0 {
+		return b
+	}
+	return appendVarint(b, requestTimeLeft, uint64((r.TimeLeft-1)/time.Millisecond)+1)
 }
+
+// maxTimeLeft is the longest that a Request holds, in milliseconds: 292 years.
+const maxTimeLeft = uint64(math.MaxInt64 / time.Millisecond)
 
 // Unmarshal sets r from the payload of a REQUEST; r.Payload aliases b. Errors
 // are of class ErrPayload.
@@ -71,6 +85,8 @@ func (r *Request) Unmarshal(b []byte) error {
 			r.Payload = f.bytes
 		case f.isBytes(callContentType):
 			r.ContentType, err = f.text("the content type", maxText)
+		case f.isVarint(requestTimeLeft):
+			r.TimeLeft = time.Duration(min(f.number, maxTimeLeft)) * time.Millisecond
 		}
 		return err
 	})

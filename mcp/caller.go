@@ -239,7 +239,11 @@ func (s *Session) handleRequest(payload []byte) error {
 		}
 	}
 	r.Payload = bytes.Clone(r.Payload)
-	s.employ(job{r, key})
+	j := job{request: r, key: key}
+	if r.TimeLeft > 0 {
+		j.due = time.Now().Add(r.TimeLeft)
+	}
+	s.employ(j)
 	return nil
 }
 

@@ -46,6 +46,19 @@ func TestAnUnansweredCallGivesUp(t *testing.T) {
 	}
 }
 
+func TestAHandlersContextEndsWhenTheAskersTimeIsOver(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := connect(false, mcp.Config{}, mcp.Config{}, newReceiver(), newReceiver())
+		defer p.stop()
+		<-p.client.Opened()
+		start := time.Now()
+		_, err := p.client.Request(t.Context(), mcp.Request{Method: "wait", TimeLeft: 1500 * time.Millisecond})
+		if !mcp.IsCode(err, mcp.CodeUnknownMethod) || time.Since(start) != 1500*time.Millisecond {
+			t.Errorf("%v after %s", err, time.Since(start))
+		}
+	})
+}
+
 // counting counts how often a method runs.
 type counting struct {
 	mcp.NoHandler

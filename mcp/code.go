@@ -21,7 +21,7 @@ const (
 	CodeBadPayload      Code = 4  // malformed, a name that is not allowed, a bound broken
 	CodeNotAllowed      Code = 5  // this peer may not do that, or not speak for that device
 	CodeTooLarge        Code = 6  // more than the receiver's max_payload, or an answer beyond the asker's
-	CodeBusy            Code = 7  // no more connections or requests now; later perhaps
+	CodeBusy            Code = 7  // no more connections or requests now, later perhaps; or a Request's TimeLeft was over
 	CodeWindowExceeded  Code = 8  // more sent than the window allows
 	CodeHelloExpected   Code = 9  // a frame before HELLO
 	CodeHelloTimeout    Code = 10 // no HELLO or WELCOME in time

@@ -146,6 +146,7 @@ func TestEachCodecAgreesWithTheSchema(t *testing.T) {
 			return &mcp.Request{
 				ID: rapid.Uint64Min(1).Draw(t, "id"), Method: anyName().Draw(t, "method"), Device: anyName().Draw(t, "device"),
 				Payload: anyBytes(t, "payload"), ContentType: rapid.StringN(0, 20, 100).Draw(t, "type"),
+				TimeLeft: time.Duration(rapid.Int64Range(0, math.MaxInt64/1_000_000).Draw(t, "time left")) * time.Millisecond,
 			}
 		}, func() codec { return new(mcp.Request) }},
 		"Response": {func(t *rapid.T) codec {
@@ -241,6 +242,23 @@ func TestFieldsOfLaterVersionsAreSkipped(t *testing.T) {
 	}
 }
 
+func TestTimeLeftIsInMillisecondsRoundedUpAndBounded(t *testing.T) {
+	for left, want := range map[time.Duration]time.Duration{
+		-time.Second: 0, 0: 0, 1: time.Millisecond, time.Second: time.Second, time.Second + 1: 1001 * time.Millisecond,
+		math.MaxInt64: math.MaxInt64 / 1_000_000 * time.Millisecond,
+	} {
+		asked, got := mcp.Request{ID: 1, Method: "run", TimeLeft: left}, mcp.Request{}
+		if err := got.Unmarshal(asked.Append(nil)); err != nil || got.TimeLeft != want {
+			t.Errorf("%s becomes %s, %v", left, got.TimeLeft, err)
+		}
+	}
+	hostile := mcp.Request{ID: 1, Method: "run"}
+	b := protowire.AppendVarint(protowire.AppendTag(hostile.Append(nil), 6, protowire.VarintType), math.MaxUint64)
+	if err := hostile.Unmarshal(b); err != nil || hostile.TimeLeft < 1e6*time.Second {
+		t.Errorf("%s, %v", hostile.TimeLeft, err)
+	}
+}
+
 // batch is a PUBLISH of n records of 256 bytes each.
 func batch(n int) []byte {
 	var records []byte
@@ -285,7 +303,7 @@ func BenchmarkPublishDecode64x256(b *testing.B) {
 func FuzzPayloads(f *testing.F) {
 	hello := mcp.Hello{Sender: "press-7", Epoch: 1, Channels: []string{"main"}, Versions: []uint8{1, 2}}
 	welcome := mcp.Welcome{Hello: hello, Positions: []mcp.Position{{Channel: "main", Number: 3}}}
-	request := mcp.Request{ID: 1, Method: "read", Payload: []byte("x")}
+	request := mcp.Request{ID: 1, Method: "read", Payload: []byte("x"), TimeLeft: time.Second}
 	response := mcp.Response{ID: 1, Code: mcp.CodeBusy, Reason: "later"}
 	f.Add(hello.Append(nil))
 	f.Add(welcome.Append(nil))

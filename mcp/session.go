@@ -115,7 +115,9 @@ type Handler interface {
 	// answered for.
 	Publish(ctx context.Context, p *Publish) (Commit, error)
 
-	// Request answers the peer. The ID of the response is filled in.
+	// Request answers the peer. The ID of the response is filled in. ctx ends with
+	// the session, and when the request's TimeLeft is over: what was not begun by
+	// then is not to be done, and answered with CodeBusy.
 	Request(ctx context.Context, r Request) Response
 }
 

@@ -1,11 +1,15 @@
 package mcp
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // job is a request of the peer's to be answered.
 type job struct {
 	request Request
 	key     answerKey
+	due     time.Time // when it is of no use any more; zero: never
 }
 
 // employ has a worker do the job: one that rests, else a new one. A worker is a
@@ -60,7 +64,13 @@ func (s *Session) dismiss() {
 
 // answer runs the handler.
 func (s *Session) answer(j job) {
-	a := s.handler.Request(s.working, j.request)
+	ctx := s.working
+	if !j.due.IsZero() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, j.due)
+		defer cancel()
+	}
+	a := s.handler.Request(ctx, j.request)
 	a.ID = j.request.ID
 	if s.cfg.Answers != nil {
 		s.cfg.Answers.end(j.key, a, time.Now())

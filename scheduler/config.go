@@ -10,7 +10,8 @@ type Config struct {
 	// links with MCP devices and "1s" on others.
 	Timeout time.Duration `toml:"timeout" min:"10ms" max:"5m"`
 	// TimeoutMin is the lower bound of what Timeout adapts to. Where timeout is
-	// less, that is.
+	// less, that is. While the line's other devices have just waited for a silent
+	// one, a device that has answered before is given what it needs and no more.
 	TimeoutMin time.Duration `toml:"timeout_min" default:"100ms" min:"1ms" max:"5m"`
 	// RetryCount is how many more times a transaction that timed out is tried.
 	// A retry waits for its turn, it never holds the line, and it is left out where

@@ -4,6 +4,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/mcp-edge/edge-agent/scheduler"
 )
 
 // long counts how often, in all, these devices were given more than limit, from
@@ -22,7 +24,7 @@ func long(list []*unit, from []int, limit time.Duration) (n int) {
 func TestASilentDeviceIsHeardOutAtOnceAndThenEverLessOften(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begin := time.Now()
-		list, polls := units(8, 10*time.Millisecond)
+		list, polls := units(8, 130*time.Millisecond) // which load the line to 65 %
 		dead := list[5:]
 		for _, u := range dead {
 			u.dead = true
@@ -42,6 +44,46 @@ func TestASilentDeviceIsHeardOutAtOnceAndThenEverLessOften(t *testing.T) {
 			if len(u.ended) != 95*60 {
 				t.Errorf("live device %d had %d rounds of %d", i, len(u.ended), 95*60)
 			}
+		}
+		l.end()
+	})
+}
+
+func TestASlowDeviceIsFoundBesideOneThatIsPolledOften(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		fast := &unit{start: begin, took: 2 * time.Millisecond}
+		slow, slower := &unit{start: begin, took: 150 * time.Millisecond}, &unit{start: begin, took: 300 * time.Millisecond}
+		cfg := adaptive()
+		cfg.Timeout = time.Second
+		l := start(t, &fakeLink{}, cfg,
+			scheduler.Poll{Device: "fast", Every: 200 * time.Millisecond, Task: fast},
+			scheduler.Poll{Device: "slow", Every: 5 * time.Second, Task: slow},
+			scheduler.Poll{Device: "slower", Every: 5 * time.Second, Task: slower},
+		)
+		l.at(begin, 2*time.Minute)
+		slow.dead, slower.dead = true, true // a cable
+		l.at(begin, 4*time.Minute)
+		slow.dead, slower.dead = false, false
+		l.at(begin, 6*time.Minute)
+		for _, d := range l.Status().Devices {
+			if d.Silent {
+				t.Errorf("%+v", d)
+			}
+		}
+		for _, u := range []*unit{slow, slower} {
+			good := 0
+			for _, err := range u.ended {
+				if err == nil {
+					good++
+				}
+			}
+			if good < 25 {
+				t.Errorf("a slow device had %d good rounds", good)
+			}
+		}
+		if n := len(fast.ended); n < 6*60*5*95/100 {
+			t.Errorf("the fast one had %d rounds of %d", n, 6*60*5)
 		}
 		l.end()
 	})

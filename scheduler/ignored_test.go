@@ -66,7 +66,7 @@ func TestACommandToASilentDeviceGoesSoonAndSaysWhyWhenItDoesNot(t *testing.T) {
 		l := start(t, &fakeLink{}, adaptive(), polls...)
 		l.at(begin, 20*time.Minute)
 		var orders []*order
-		for i := range 8 {
+		for i := range 6 {
 			o := &order{device: fmt.Sprintf("u%02d", i), name: fmt.Sprint(i), start: begin, answer: ignores}
 			orders = append(orders, o)
 			l.submit(o, 30*time.Second)

@@ -19,7 +19,7 @@ func (l *Lane) Submit(j Job) error {
 	case l.stopped:
 		return ErrStopped
 	case l.jobs >= maxJobs:
-		return fmt.Errorf("link %s: %w (%d)", l.name, ErrBusy, l.jobs)
+		return fmt.Errorf("link %s: %w (%d)", l.status.Link, ErrBusy, l.jobs)
 	}
 	l.jobs++
 	l.inbox = append(l.inbox, &round{task: j.Task, job: &j, due: time.Now(), deadline: j.Deadline})

@@ -16,7 +16,6 @@ import (
 // Lane works one link. Its Run goroutine owns all of it but what stands below
 // mu. Submit and Status may be called at any time.
 type Lane struct {
-	name   string
 	link   Link
 	cfg    Config
 	shared *Shared
@@ -40,9 +39,9 @@ type Lane struct {
 	devices  []*device
 	underway []*round  // on the line
 	inbox    []*round  // jobs submitted and not yet on the agenda
-	jobs     int       // submitted and not yet ended
+	jobs     int32     // submitted and not yet ended
 	returned []*device // whose worker has finished
-	working  int       // devices with a worker
+	working  int32     // devices with a worker
 	stopped  bool      // no more jobs
 }
 
@@ -52,7 +51,7 @@ type Lane struct {
 func NewLane(name string, link Link, polls []Poll, cfg Config, shared *Shared, log *slog.Logger) (*Lane, error) {
 	cfg = cfg.withDefaults()
 	l := &Lane{
-		name: name, link: link, cfg: cfg, shared: shared, log: log,
+		link: link, cfg: cfg, shared: shared, log: log,
 		agenda:  newAgenda(len(polls)),
 		opening: backoff{min: reopenMin, max: reopenMax}, breaker: newBreaker(cfg.Breaker),
 		wake:   make(chan struct{}, 1),
@@ -290,8 +289,9 @@ func (l *Lane) giveUp(work context.Context, r *round, err error) {
 
 // again puts a poll's next round on the agenda.
 func (l *Lane) again(r *round) {
-	if skipped := r.advance(time.Now()); skipped > 0 {
-		l.note(func(s *Status) { s.Skipped += skipped })
+	now := time.Now()
+	if skipped := r.advance(now); skipped > 0 {
+		l.leftOut(r, now, skipped)
 	}
 	if r.device.silent() {
 		r.skipTo(r.device.silentUntil)

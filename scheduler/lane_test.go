@@ -186,3 +186,16 @@ func TestARoundUnderWayIsFinishedWhenTheLaneIsStopped(t *testing.T) {
 		}
 	})
 }
+
+func TestALineThatCanNotKeepUpSaysHowMuchItLeavesOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		_, polls := units(4, 500*time.Millisecond) // twice what the line has time for
+		l := start(t, &fakeLink{}, adaptive(), polls...)
+		l.at(begin, 2*time.Minute)
+		if s := l.Status(); s.LeftOut < 0.4 || s.LeftOut > 0.6 {
+			t.Errorf("%.2f of the rounds were left out, want half of them", s.LeftOut)
+		}
+		l.end()
+	})
+}

@@ -26,6 +26,7 @@ type window struct {
 	transactions uint32
 	late         [16]uint32 // rounds, by latenessBuckets; the last is beyond them
 	latest       time.Duration
+	left         uint32 // rounds of devices that answer, left out because they came too late
 }
 
 // turn is the window that now falls into.
@@ -63,6 +64,22 @@ func (m *meter) round(now time.Time, late time.Duration) {
 	w.latest = max(w.latest, late)
 }
 
+// leave notes rounds that were left out because the line had no time for them.
+func (m *meter) leave(now time.Time, rounds uint64) { m.turn(now).left += uint32(rounds) }
+
+// share is how much of the time the line was in use, 0 to 1, as far as that is
+// known: all of it in the first seconds.
+func (m *meter) share() float64 {
+	busy, elapsed := m.now.busy, time.Since(m.now.since)
+	if !m.before.since.IsZero() {
+		busy, elapsed = busy+m.before.busy, time.Since(m.before.since)
+	}
+	if elapsed < 10*time.Second {
+		return 1
+	}
+	return float64(busy) / float64(elapsed)
+}
+
 // Lateness of rounds, in ms: how long after they fell due they began. P50 and P99 are
 // upper bounds, from a histogram.
 type Lateness struct {
@@ -81,6 +98,7 @@ func (m *meter) show(now time.Time, capacity int, s *Status) {
 		sum.busy += m.before.busy
 		sum.transactions += m.before.transactions
 		sum.latest = max(sum.latest, m.before.latest)
+		sum.left += m.before.left
 		for i, n := range m.before.late {
 			sum.late[i] += n
 		}
@@ -89,15 +107,23 @@ func (m *meter) show(now time.Time, capacity int, s *Status) {
 		s.Utilisation = min(float64(sum.busy)/float64(elapsed)/float64(capacity), 1)
 		s.TransactionsPerSecond = float64(sum.transactions) / elapsed.Seconds()
 	}
+	if rounds := sum.rounds() + sum.left; rounds > 0 {
+		s.LeftOut = float64(sum.left) / float64(rounds)
+	}
 	s.Lateness = Lateness{P50: sum.quantile(0.50), P99: sum.quantile(0.99), Max: milliseconds(sum.latest)}
 }
 
 // quantile is the upper bound of the bucket that q of all rounds reach, in ms.
-func (w *window) quantile(q float64) float64 {
-	total := uint32(0)
+// rounds that have begun.
+func (w *window) rounds() (total uint32) {
 	for _, n := range w.late {
 		total += n
 	}
+	return total
+}
+
+func (w *window) quantile(q float64) float64 {
+	total := w.rounds()
 	buckets := latenessBuckets()
 	seen := uint32(0)
 	for i, n := range w.late {

@@ -42,12 +42,27 @@ func hearOutAgain(n int) time.Duration {
 	return time.Hour
 }
 
-// hearsOut tells whether the next probe of a device waits for as long as its
-// neighbours can bear: the first one does, and others ever less often. So one that
-// is slow, or has become slow, is found. The other probes wait for what the device
-// needed when it was heard.
-func (d *device) hearsOut(now time.Time) bool {
-	return d.silent() && (d.hearOuts == 0 || now.Sub(d.heardOut) >= hearOutAgain(d.hearOuts))
+// hearsOut tells whether the next probe of a device waits for longer than the
+// device needed when it was heard: the first one does, and others ever less often.
+// So one that is slow, or has become slow, is found.
+func (l *Lane) hearsOut(d *device, now time.Time) bool {
+	again := hearOutAgain(d.hearOuts)
+	if l.leisure(d) {
+		again = min(20*time.Second<<min(2*(d.hearOuts-1), 16), time.Hour)
+	}
+	return d.silent() && (d.hearOuts == 0 || now.Sub(d.heardOut) >= again)
+}
+
+// leisure tells whether d may be heard out for all the time that it is configured
+// to have, though its neighbours miss a period: it has not answered since the
+// start, so that nobody knows how slow it is, and the line is idle most of the time.
+func (l *Lane) leisure(d *device) bool {
+	if d.patience.mean > 0 || d.hearOuts == 0 {
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.meter.share() < 0.5
 }
 
 // timeout is how long the next transaction of r may wait.
@@ -62,12 +77,12 @@ func (l *Lane) timeout(r *round, now time.Time) time.Duration {
 	d := r.device
 	bear := l.bearable(d)
 	switch {
-	case r.job != nil && !d.silent() && (d.ignored == 0 || bear == 0):
+	case r.job != nil && (d.ignored == 0 || bear == 0):
 		return l.cfg.Timeout // a device may take longer to write than to read
-	case r.job != nil && bear > 0: // and it may not care to answer
-		return min(bear, l.cfg.Timeout)
+	case r.job != nil: // and it may not care to answer
+		return min(max(bear, d.patience.measured()), l.cfg.Timeout)
 	case d.suspect() && bear > 0:
-		return min(l.probeTime(r, now, bear), bear, l.cfg.Timeout)
+		return min(l.probeTime(r, now, bear), l.cfg.Timeout)
 	case d.silent():
 		return l.cfg.Timeout // nobody waits
 	}
@@ -79,22 +94,24 @@ func (l *Lane) timeout(r *round, now time.Time) time.Duration {
 	return max(own, patient)
 }
 
-// probeTime is how long a device may take that may well not answer, where its
-// neighbours bear so much and no more.
+// probeTime is how long a poll of a device may take that may well not answer,
+// where its neighbours bear so much and no more.
 func (l *Lane) probeTime(r *round, now time.Time, bear time.Duration) time.Duration {
 	d := r.device
 	short := min(l.cfg.TimeoutMin, bear/8)
-	switch {
-	case d.hearsOut(now):
+	if l.hearsOut(d, now) {
+		if l.leisure(d) {
+			bear = l.cfg.Timeout
+		}
 		d.hearOuts, d.heardOut = d.hearOuts+1, now
-		return bear
+		return max(bear, 2*d.patience.measured())
 	}
 	need := max(d.patience.measured(), l.neighboursNeed(d))
 	switch {
 	case d.silent(), d.patience.mean > 0:
 		return max(need, short)
 	case need > 0: // it is asked for the first time
-		return max(need, l.least(now, bear))
+		return min(max(need, l.least(now, bear)), bear)
 	}
 	return max(bear/2, l.cfg.TimeoutMin) // nobody has answered yet, and several may be dead
 }

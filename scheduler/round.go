@@ -3,7 +3,7 @@ package scheduler
 import "time"
 
 // round is a poll's current round, or a job. The lane's goroutine owns it, but
-// turn and what follows it while it is on the line.
+// turn, what follows it and more while it is on the line.
 type round struct {
 	task   Task
 	device *device
@@ -17,6 +17,7 @@ type round struct {
 	sent     bool      // the current transaction may have left, now or in an earlier try
 	acted    bool      // a transaction before was answered
 	reported bool      // this poll has said that device or link is away
+	more     bool      // the transaction that ended last is not the round's last
 	tries    int       // of the current transaction, that timed out
 	losses   int       // of the line, in the current transaction
 
@@ -24,7 +25,6 @@ type round struct {
 	turn  Turn      // of that transaction
 	ended time.Time // how it went, as what follows
 	err   error
-	more  bool
 
 	queue *queue // that it stands in, nil for none
 	index int    // in the queue

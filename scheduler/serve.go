@@ -126,10 +126,19 @@ func (l *Lane) admit(work context.Context, r *round, now time.Time) bool {
 	if r.job == nil && !r.begun && now.Sub(r.due) >= r.every {
 		// Overtaken by its next round, which takes its turn: sent back to the
 		// queue with a later deadline, it would starve on a crowded line.
-		skipped := r.advance(now)
-		l.note(func(s *Status) { s.Skipped += skipped + 1 })
+		l.leftOut(r, now, r.advance(now)+1)
 	}
 	return true
+}
+
+// leftOut counts rounds that came too late.
+func (l *Lane) leftOut(r *round, now time.Time, rounds uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.status.Skipped += rounds
+	if !r.device.suspect() {
+		l.meter.leave(now, rounds)
+	}
 }
 
 // holdBack keeps r off the line until t. What waits for a device in quarantine

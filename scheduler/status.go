@@ -43,7 +43,8 @@ type Status struct {
 	Utilisation           float64  `json:"utilisation"` // how much of the time the line was in use, 0 to 1; with several transactions at a time, of what is allowed
 	TransactionsPerSecond float64  `json:"transactions_per_second"`
 	Lateness              Lateness `json:"lateness"`
-	Queue                 int      `json:"queue"` // rounds that are due and wait, commands included
+	LeftOut               float64  `json:"left_out"` // the share of rounds of devices that answer for which the line had no time, 0 to 1
+	Queue                 int      `json:"queue"`    // rounds that are due and wait, commands included
 
 	// BusySince is when the transaction under way began; zero between them. A
 	// transaction that is far older than every time-out shows a lane that is stuck.

@@ -77,6 +77,9 @@ func (c callCommand) payload(in io.Reader) ([]byte, error) {
 
 func showAnswer(out io.Writer, c *command.Command) error {
 	var payload []byte
+	if c.Answer == nil && c.Reason != "" {
+		return fmt.Errorf("%s: it was done, but %s", target(c), plain(c.Reason))
+	}
 	if c.Answer != nil {
 		payload = c.Answer.Payload
 	}

@@ -40,8 +40,8 @@ func (f *commandFlags) do(ctx context.Context, out io.Writer, errs errorWriter, 
 	if err != nil {
 		return err
 	}
-	if f.Key != "" && c.State.Final() && c.State != command.Refused {
-		fmt.Fprintf(errs, "edge-agent: the key %s stands for command %s of %s; nothing was sent now, and this is what became of it then:\n",
+	if c.Known && c.State != command.Refused {
+		fmt.Fprintf(errs, "edge-agent: the key %s stands for command %s of %s; nothing more is sent now, and this is what became of it:\n",
 			f.Key, c.ID, c.Submitted.Local().Format(time.RFC3339))
 	}
 	if c, err = agent.wait(ctx, c); err != nil {

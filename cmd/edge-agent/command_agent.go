@@ -132,8 +132,10 @@ const (
 // submit hands the agent a request and returns the command that it made of it.
 func (a *runningAgent) submit(ctx context.Context, r command.Request) (command.Command, error) {
 	// With a key, whoever asks again gets the same command, however far the first
-	// request came.
-	r.Key = cmp.Or(r.Key, rand.Text())
+	// request came. A read may be done twice, and its key would take up room.
+	if r.Kind != command.Read {
+		r.Key = cmp.Or(r.Key, rand.Text())
+	}
 	path := "/api/v1/devices/" + url.PathEscape(r.Device) + "/commands"
 	body, err := json.Marshal(r)
 	if err != nil {
@@ -143,6 +145,8 @@ func (a *runningAgent) submit(ctx context.Context, r command.Request) (command.C
 	switch {
 	case errors.Is(err, errAway):
 		return c, fmt.Errorf("no agent answers at %s: %w; start it with edge-agent run, or say where it is with -c FILE or --admin HOST:PORT", a.address, err)
+	case errors.Is(err, errBroken) && r.Key == "":
+		return c, fmt.Errorf("the agent at %s did not say what came of it: %w. Read again", a.address, err)
 	case errors.Is(err, errBroken):
 		return c, fmt.Errorf("the agent at %s did not say whether it took the command: %w. To ask for it again without doing it twice, add --key %s", a.address, err, r.Key)
 	}
@@ -160,6 +164,7 @@ func (a *runningAgent) wait(ctx context.Context, c command.Command) (command.Com
 		if err != nil {
 			return c, fmt.Errorf("what became of command %s can't be seen now: the agent at %s: %w. The command is on its disk; to ask again: curl http://%s%s", c.ID, a.address, err, a.address, path)
 		}
+		next.Known = c.Known
 		c = next
 	}
 	return c, nil

@@ -43,7 +43,8 @@ func (p *plant) Submit(_ context.Context, r command.Request) (command.Command, e
 		return command.Command{}, fmt.Errorf("command for %q: %w: 64 wait for this device, which is the limit (max_waiting of [commands])", r.Device, command.ErrFull)
 	}
 	for _, c := range p.list {
-		if c.Key == r.Key {
+		if r.Key != "" && c.Key == r.Key {
+			c.Known = true
 			return c, nil
 		}
 	}
@@ -78,6 +79,8 @@ func (p *plant) end(c *command.Command) {
 		c.State = command.Sending
 	case "hostile":
 		c.State, c.Reason = command.Failed, "no\x1b[2J way"
+	case "bulky":
+		c.Reason = "its answer of 70000 bytes was not kept, as it is larger than max_payload"
 	case "status":
 		c.Answer = &command.Answer{Payload: []byte(`{"parts": 1204}`), ContentType: "application/json"}
 	case "echo":
@@ -87,6 +90,10 @@ func (p *plant) end(c *command.Command) {
 			c.Answer = &command.Answer{Values: map[string]command.Value{c.Point: *c.Value}}
 		}
 	case "":
+		if r := c.Request; len(r.Points) == 1 && r.Points[0] == "bulky" {
+			c.Reason = "its answer of 70000 bytes was not kept, as the mailbox has no room for it"
+			return
+		}
 		c.Answer = &command.Answer{
 			Values: map[string]command.Value{"supply_temp": {Value: record.Float32(21.1)}, "mode": {Value: record.String("auto")}, "pump": {Value: record.Bool(true)}},
 			Bad:    map[string]string{"flow": "illegal data address (2)"},

@@ -25,7 +25,7 @@ Example:
 
   edge-agent read boiler-1 supply_temp setpoint
 
-Exit code: 0 the device has answered; 1 it was refused, and nothing was sent; 2 no answer came.`
+Exit code: 0 the device has answered; 1 it was refused, and nothing was sent; 2 no answer came, or the agent could not keep it.`
 }
 
 func (c readCommand) Run(ctx context.Context, out io.Writer, errs errorWriter) error {
@@ -35,6 +35,9 @@ func (c readCommand) Run(ctx context.Context, out io.Writer, errs errorWriter) e
 // showRead prints a line a point: those asked for in their order, or all by name.
 func showRead(out io.Writer, c *command.Command) error {
 	answer := c.Answer
+	if answer == nil && c.Reason != "" {
+		return fmt.Errorf("%s: read, but %s", target(c), plain(c.Reason))
+	}
 	if answer == nil {
 		answer = new(command.Answer)
 	}

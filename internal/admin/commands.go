@@ -187,6 +187,7 @@ func (s *Server) await(w http.ResponseWriter, r *http.Request, c command.Command
 	ctx, cancel := context.WithTimeout(r.Context(), wait)
 	defer cancel()
 	if now, err := s.commands.Wait(ctx, c.ID); err == nil || now.ID != "" {
+		now.Known = c.Known
 		return now
 	}
 	return c
@@ -214,6 +215,10 @@ func (s *Server) listCommands(w http.ResponseWriter, r *http.Request) {
 	filter, err := filterOf(r)
 	if err != nil {
 		s.refuse(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	if id := r.PathValue("id"); id != "" && !slices.ContainsFunc(s.agent.Devices(), func(d Device) bool { return d.ID == id }) {
+		s.refuse(w, http.StatusNotFound, fmt.Sprintf("no such device: %q", id))
 		return
 	}
 	list := slices.Clone(s.commands.List(filter))

@@ -288,12 +288,15 @@ func TestHistoryIsFilteredAndLeavesPayloadsToTheCommandsOwnPage(t *testing.T) {
 		{ID: "1", Request: command.Request{Device: "boiler-1"}, State: command.Succeeded},
 	}
 	base := serveRoom(t, &fakeAgent{}, room)
+	if code, text := do(t, "GET", base+"/api/v1/devices/none/commands", ""); code != 404 || !strings.Contains(text, "no such device") {
+		t.Errorf("of a device that is not there: %d %s", code, text)
+	}
 	for path, want := range map[string]string{
 		"/api/v1/commands":                               "3 2 1",
 		"/api/v1/commands?state=succeeded":               "3 1",
 		"/api/v1/commands?device=boiler-1&limit=1":       "2",
 		"/api/v1/devices/boiler-1/commands?state=failed": "2",
-		"/api/v1/devices/none/commands":                  "",
+		"/api/v1/commands?device=press-9":                "",
 	} {
 		code, text := do(t, "GET", base+path, "")
 		var list []command.Command

@@ -97,6 +97,7 @@ func (s sampler) link(l Link) {
 	s.gauge("edge_agent_link_up", "1 while the link is open.", truth(l.State == scheduler.Up), "link", l.Link)
 	s.counter("edge_agent_link_opens_total", "Times the link was opened.", l.Opens, "link", l.Link)
 	s.counter("edge_agent_link_rounds_total", "Polls done.", l.Rounds, "link", l.Link)
+	s.gauge("edge_agent_link_left_out_ratio", "Share of the rounds of devices that answer for which the line had no time, over the last half to whole minute.", l.LeftOut, "link", l.Link)
 	s.counter("edge_agent_link_skipped_total", "Polls left out.", l.Skipped, "link", l.Link)
 	s.counter("edge_agent_link_transactions_total", "Requests made.", l.Transactions, "link", l.Link)
 	s.counter("edge_agent_link_timeouts_total", "Requests not answered in time.", l.Timeouts, "link", l.Link)

@@ -38,24 +38,34 @@ func (a *Agent) buildCommands() error {
 	return err
 }
 
-func prepareModbus(l *modbus.Link) prepare {
+// prepareModbus is for a link with these devices.
+func prepareModbus(l *modbus.Link, devices []*config.Device) prepare {
 	return func(c *config.Device, r command.Request) (command.Task, error) {
-		spec := modbus.DeviceSpec{ID: c.ID, Device: c.Modbus}
-		for i := range c.Polls {
-			spec.Polls = append(spec.Polls, modbus.PollPoints{Poll: c.Polls[i].Name, Points: c.Polls[i].Points})
-		}
-		device, err := l.Device(spec)
-		if err != nil {
+		device, err := l.Device(modbusSpec(c))
+		switch {
+		case err != nil:
 			return nil, err
-		}
-		switch r.Kind {
-		case command.Write:
-			return task(device.Write(r.Point, r.Value.Value, modbus.WriteOptions{ReadBack: r.ReadBack, Broadcast: r.Broadcast}))
-		case command.Read:
+		case r.Kind == command.Write && r.Broadcast:
+			specs := make([]modbus.DeviceSpec, len(devices))
+			for i := range devices {
+				specs[i] = modbusSpec(devices[i])
+			}
+			return task(device.Broadcast(r.Point, r.Value.Value, specs))
+		case r.Kind == command.Write:
+			return task(device.Write(r.Point, r.Value.Value, modbus.WriteOptions{ReadBack: r.ReadBack}))
+		case r.Kind == command.Read:
 			return task(device.Read(r.Points))
 		}
 		return nil, fmt.Errorf("device %s speaks Modbus, which has no methods; write or read its points", c.ID)
 	}
+}
+
+func modbusSpec(c *config.Device) modbus.DeviceSpec {
+	spec := modbus.DeviceSpec{ID: c.ID, Device: c.Modbus}
+	for i := range c.Polls {
+		spec.Polls = append(spec.Polls, modbus.PollPoints{Poll: c.Polls[i].Name, Points: c.Polls[i].Points})
+	}
+	return spec
 }
 
 func prepareMCP(l *mcp.Link) prepare {

@@ -169,7 +169,7 @@ func (a *Agent) buildModbus(c *config.Link, d dialer) (line, error) {
 	if err != nil {
 		return line{}, err
 	}
-	made := line{Link: l, prepare: prepareModbus(l), events: func() map[string]uint64 { return modbusEvents(l.Counters()) }}
+	made := line{Link: l, prepare: prepareModbus(l, a.devicesOn(c.Name)), events: func() map[string]uint64 { return modbusEvents(l.Counters()) }}
 	for _, device := range a.devicesOn(c.Name) {
 		for i := range device.Polls {
 			p := &device.Polls[i]

@@ -11,72 +11,79 @@ import (
 
 const (
 	// lookEvery is how often the agent looks at its memory.
-	lookEvery = 5 * time.Second
-	// collectEvery is how far apart collections of garbage may be. Each costs some
-	// 50 ms of a processor for the 100 MB of ten thousand links or sessions.
-	collectEvery = 10 * time.Second
+	lookEvery = time.Second
 	// trimEvery is how often memory that is not needed is given back, which costs a
-	// collection; trimFirst is when for the first time, as a start leaves the most.
+	// collection: some 50 ms of a processor for the 100 MB of ten thousand links.
+	// trimFirst is when for the first time, as a start leaves the most.
 	trimEvery = 30 * time.Second
 	trimFirst = 10 * time.Second
 	// trimLeast is not worth that.
 	trimLeast = 4 << 20
+
+	// An agent is busy when it allocates more than busyRate between two looks, and
+	// calm when it has not been busy for calmAfter.
+	busyRate  = 4 << 20
+	calmAfter = 10 * time.Second
+	// calmGarbage is how much garbage may gather when it is calm; otherwise as much
+	// as is in use, which is what the runtime takes by itself.
+	calmGarbage = 12 << 20
 )
 
-// Bounds of how much garbage may gather, in percent of what is in use. The upper
-// one is the runtime's own, which on a gateway with 512 MB is other programs' room.
-const (
-	leastGarbage = 20
-	mostGarbage  = 100
-)
-
-// limitGarbage changes how much garbage may gather, unless GOGC says it.
+// limitGarbage says how much garbage may gather, in percent of what is in use,
+// unless the user has said it with GOGC.
 func limitGarbage(percent int) {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(percent)
 	}
 }
 
+// calm is how much that is when the agent is calm. Less than a tenth of what is in
+// use would not be worth a collection.
+func calm(live uint64) int { return int(min(max(100*calmGarbage/max(live, 1), 10), 100)) }
+
 // sweep makes room where the configuration's text was, before the agent is built of
 // it: what is built first would otherwise stand between the gaps for good.
 func sweep() {
-	limitGarbage(leastGarbage)
 	runtime.GC()
+	limitGarbage(calm(measure().live))
 }
 
-// tend keeps the heap small: an agent that makes little garbage keeps little of it,
-// and memory that a burst has left behind goes back to the machine.
+// tend keeps the heap small: a calm agent gathers little garbage, and memory that a
+// burst has left behind goes back to the machine.
 func tend(ctx context.Context) error {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
-	percent, last := leastGarbage, measure()
-	for wait := trimFirst; ; {
+	last := measure()
+	percent := calm(last.live)
+	untilTrim, untilCalm := trimFirst, time.Duration(0)
+	for {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return nil
 		}
 		now := measure()
-		if p := garbage(now.live, now.allocated-last.allocated); p != percent {
-			limitGarbage(p)
-			percent = p
+		untilTrim -= lookEvery
+		untilCalm -= lookEvery
+		if now.allocated-last.allocated > busyRate {
+			untilCalm = calmAfter
 		}
 		last = now
-		if wait -= lookEvery; wait > 0 {
-			continue
+		wanted := 100
+		if untilCalm <= 0 {
+			wanted = calm(now.live)
 		}
-		wait = trimEvery
-		if now.slack > trimLeast && now.slack > now.live/16 {
-			debug.FreeOSMemory()
+		if change := wanted - percent; max(change, -change) > percent/8 { // it stops the world for a moment
+			limitGarbage(wanted)
+			percent = wanted
+		}
+		if untilTrim <= 0 {
+			untilTrim = trimEvery
+			if now.slack > trimLeast && now.slack > now.live/16 {
+				debug.FreeOSMemory()
+			}
 		}
 	}
-}
-
-// garbage is how much may gather, in percent of what is in use, when so much was
-// allocated between two looks.
-func garbage(live, allocated uint64) int {
-	wanted := 100 * allocated * uint64(collectEvery/lookEvery) / max(live, 1)
-	return int(min(max(wanted, leastGarbage), mostGarbage))
 }
 
 // memory is what the runtime tells of the heap, in bytes.

@@ -29,20 +29,10 @@ func TestTheMemoryThatABurstLeavesBehindIsSeenAndGoneAfterwards(t *testing.T) {
 	}
 }
 
-func TestAnAgentThatAllocatesLittleKeepsLittleGarbage(t *testing.T) {
-	const mb = 1 << 20
-	for _, c := range []struct {
-		live, allocated uint64
-		percent         int
-	}{
-		{80 * mb, 0, 20},
-		{80 * mb, 6 * mb, 20},
-		{80 * mb, 20 * mb, 50},
-		{80 * mb, 4000 * mb, 100},
-		{0, 0, 20},
-	} {
-		if p := garbage(c.live, c.allocated); p != c.percent {
-			t.Errorf("%d MB in use, %d MB allocated: %d %%, want %d", c.live/mb, c.allocated/mb, p, c.percent)
+func TestACalmAgentGathersLittleGarbage(t *testing.T) {
+	for live, percent := range map[uint64]int{0: 100, 6 << 20: 100, 12 << 20: 100, 96 << 20: 12, 1200 << 20: 10} {
+		if p := calm(live); p != percent {
+			t.Errorf("%d MiB in use: %d %%, want %d", live>>20, p, percent)
 		}
 	}
 }

@@ -79,6 +79,9 @@ func (a *Agent) stateOfLink(st *admin.State, l *link, now time.Time) {
 	if s.State == scheduler.Down {
 		st.Degraded = append(st.Degraded, fmt.Sprintf("link %s is down: %s", l.name, s.Reason))
 	}
+	if s.State == scheduler.Up && s.LeftOut > 0.05 {
+		st.Degraded = append(st.Degraded, fmt.Sprintf("link %s has no time for %.0f %% of its polls: poll less often, or see in /api/v1/links which device takes long", l.name, 100*s.LeftOut))
+	}
 	if l.mute != nil {
 		if since, mute := l.mute(); mute {
 			st.Degraded = append(st.Degraded, fmt.Sprintf("device %s has said nothing since %s", a.devicesOn(l.name)[0].ID, since.Format(time.DateTime)))
@@ -146,7 +149,7 @@ func (a *Agent) Devices() []admin.Device {
 		}
 		d.Timeouts = polled[c.ID].Timeouts
 		d.State, d.Reason = deviceState(links[c.Link], polled[c.ID], peers[c.ID], stored[c.ID].Newest)
-		if since, is := mute[c.ID]; is && d.State == "ok" {
+		if since, is := mute[c.ID]; is && (d.State == "ok" || d.State == "unheard") {
 			d.State, d.Reason = "silent", "it has said nothing since "+since.Format(time.DateTime)
 		}
 		list = append(list, d)

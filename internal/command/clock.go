@@ -24,14 +24,19 @@ type Instant struct {
 }
 
 // until is how long it took from i to now. In one boot nobody can set the clock
-// that tells; from one to the next only a synchronised clock does. Otherwise, or
-// if time seems to have run backwards, it is not known.
+// that tells, but a virtual machine that goes on from a snapshot turns it back:
+// there a synchronised clock knows better, if it says more. From one boot to the
+// next only that one tells. Otherwise, or if time seems to have run backwards, it
+// is not known.
 func (i Instant) until(now Instant) (passed time.Duration, known bool) {
-	switch {
+	byWall := now.Wall.Round(0).Sub(i.Wall.Round(0))
+	switch synced := i.Synced && now.Synced; {
+	case i.Boot == now.Boot && synced:
+		passed = max(now.Up-i.Up, byWall)
 	case i.Boot == now.Boot:
 		passed = now.Up - i.Up
-	case i.Synced && now.Synced:
-		passed = now.Wall.Round(0).Sub(i.Wall.Round(0))
+	case synced:
+		passed = byWall
 	default:
 		return 0, false
 	}

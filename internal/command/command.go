@@ -17,11 +17,14 @@
 //     repeating is safe.
 //   - A key is answered once: whoever submits the same key again gets the first
 //     command, whatever became of it. Keys are remembered for Config.Keep, and at
-//     least to the deadline. The same key with another request is refused.
+//     least to the deadline. The same key with another request is refused. A
+//     command without a key is remembered as long as there is room, and makes way
+//     once it has ended: reads first, then the oldest.
 //   - The commands of one device are done one after the other, in the order of
 //     Submit. Those of different devices don't wait for each other.
-//   - Everything is bounded: see Config. At a limit a command is refused, and
-//     nothing that was accepted is forgotten.
+//   - Everything is bounded: see Config. At a limit a command is refused, and no
+//     key that was accepted is forgotten. One device takes at most half of the
+//     room with what can't make way, so that no client of one locks out another's.
 package command
 
 import (
@@ -46,7 +49,7 @@ type State string
 const (
 	Queued    State = "queued"    // on disk, waiting for its turn
 	Sending   State = "sending"   // handed to the line: it may be sent at any moment, or has been
-	Succeeded State = "succeeded" // the device has confirmed it
+	Succeeded State = "succeeded" // the device has confirmed it; a broadcast, which none confirms, has left
 	Failed    State = "failed"    // the device said no, or what was read back is not what was written
 	Expired   State = "expired"   // its deadline passed before it was sent
 	Refused   State = "refused"   // it can't be done: no such point, read-only, out of range …
@@ -72,7 +75,7 @@ type Request struct {
 	// something else.
 	ReadBack bool `json:"read_back,omitempty"`
 	// Broadcast writes to all devices of the link at once (Modbus: unit 0).
-	// Nobody answers that.
+	// Nobody answers that: it has succeeded when it was sent.
 	Broadcast bool `json:"broadcast,omitempty"`
 
 	Points []string `json:"points,omitempty"` // Read: by name; none: all that the device has
@@ -104,6 +107,10 @@ type Command struct {
 	Ended     time.Time `json:"ended,omitzero"`
 	Attempts  int       `json:"attempts,omitempty"` // how often it was given to its line, and not back unsent
 	Answer    *Answer   `json:"answer,omitempty"`
+
+	// Known, set by Submit only, says that the key was known: this is the command
+	// that was made of it before.
+	Known bool `json:"known,omitempty"`
 }
 
 // Answer is what the device said: values of points, or the answer to a call.

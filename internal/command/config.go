@@ -16,14 +16,17 @@ type Config struct {
 	Timeout time.Duration `toml:"timeout" default:"30s" min:"1s" max:"24h"`
 	// MaxWaiting is how many commands may wait for one device.
 	MaxWaiting int `toml:"max_waiting" default:"64" min:"1" max:"10000"`
-	// Max is how many commands are kept, those that have ended included. At the
-	// limit new ones are refused, as their keys could not be remembered. So they
-	// are when all together take more than 16 MiB, or a quarter of the store's
-	// max_size if that is less.
+	// Max is how many commands are kept, those that have ended included. They may
+	// take 16 MiB, or a quarter of the store's max_size if that is less. When there
+	// is no room, those that have ended and came without a key are forgotten, reads
+	// first, then the oldest. New ones are refused when that does not help, and
+	// when one device would take more than half of the room with commands that
+	// have a key or have not ended.
 	Max int `toml:"max" default:"10000" min:"1" max:"50000"`
 	// MaxPayload is the most bytes of a call's payload, and of its answer's.
 	MaxPayload int `toml:"max_payload" unit:"bytes" default:"64KiB" min:"1" max:"1048576"`
-	// Keep is how long a command that has ended, and its key, is remembered. Time
+	// Keep is how long a command that came with a key is remembered after its end.
+	// One without is forgotten then too, and earlier when there is no room. Time
 	// that the agent can't measure, as when the machine is off and its clock not
 	// synchronised, does not count.
 	Keep time.Duration `toml:"keep" default:"24h" min:"24h" max:"720h"`

@@ -95,36 +95,3 @@ func ageAt(base Instant, age time.Duration, now Instant) time.Duration {
 	}
 	return min(age+min(passed, maxAge), maxAge)
 }
-
-// tidy forgets what is old, now and then.
-func (r *Room) tidy(now Instant) {
-	if now.Up < r.tidyAt {
-		return
-	}
-	r.tidyAt = now.Up + tidyEvery
-	r.forget(func(e *entry) bool { return r.isOld(e, now) })
-}
-
-func (r *Room) isOld(e *entry, now Instant) bool {
-	return r.age(now)-e.age >= r.cfg.Keep && e.left(now) == 0
-}
-
-// forget takes commands out that have ended for good.
-func (r *Room) forget(which func(*entry) bool) {
-	r.order = slices.DeleteFunc(r.order, func(e *entry) bool {
-		if e.shown != e.now || !e.now.State.Final() || !which(e) {
-			return false
-		}
-		if _, err := r.mailbox.Delete(keyPrefix + e.now.ID); err != nil {
-			r.log.Error("a command can't be taken out of the mailbox", "command", e.now.ID, "error", err)
-			return false
-		}
-		r.bytes -= int64(e.size)
-		delete(r.byID, e.now.ID)
-		delete(r.byKey, e.now.ID)
-		if r.byKey[e.now.Key] == e {
-			delete(r.byKey, e.now.Key)
-		}
-		return true
-	})
-}

@@ -130,6 +130,8 @@ func (r *Room) endOf(j *job, err error, answer *Answer) {
 func (j *job) outcome(err error) (State, string) {
 	sent := !j.sent.IsZero()
 	switch {
+	case err == nil && j.entry.now.Broadcast:
+		return Succeeded, "it was sent to all devices of the link; none of them confirms a broadcast"
 	case err == nil:
 		return Succeeded, ""
 	case errors.Is(err, scheduler.ErrStopped) && (!sent || j.entry.repeatable()):

@@ -51,6 +51,12 @@ func (m *model) worth(p *promise) time.Duration {
 	return m.cfg.Timeout
 }
 
+// mustKnow says whether a command may not be forgotten: without a key it may be
+// as soon as it has ended.
+func (m *model) mustKnow(p *promise) bool {
+	return p.final == "" || p.request.Key != "" && m.clock.truth-p.ended < m.cfg.Keep
+}
+
 func (p *promise) repeatable() bool { return p.request.Repeat || p.request.Kind == Read }
 
 func (m *model) submit(t *rapid.T) {
@@ -240,7 +246,7 @@ func (m *model) restart(t *rapid.T) {
 	for _, p := range m.all {
 		// One that was forgotten may be back, and is forgotten once more.
 		p.gone = m.byID[p.id] == nil
-		if p.gone && p.accepted && m.clock.truth-p.ended < m.cfg.Keep {
+		if p.gone && p.accepted && m.mustKnow(p) {
 			t.Fatalf("p%d, %q, is gone", p.number, p.final)
 		}
 		if !p.gone && p.request.Key != "" {
@@ -258,7 +264,7 @@ func (m *model) check(t *rapid.T) {
 		}
 		e := m.byID[p.id]
 		if e == nil {
-			if p.final == "" || m.clock.truth-p.ended < m.cfg.Keep {
+			if m.mustKnow(p) {
 				t.Fatalf("p%d, %q, was forgotten", p.number, p.final)
 			}
 			p.gone = true
@@ -282,7 +288,7 @@ func (m *model) check(t *rapid.T) {
 			p.ended = m.clock.truth
 		}
 	}
-	if st := m.Stats(); st.Waiting != open || st.Bytes > st.MaxBytes {
+	if st := m.Stats(); st.Waiting != open || st.Bytes > st.MaxBytes || st.Kept > st.Max {
 		t.Fatalf("%d wait: %+v", open, st)
 	}
 }
@@ -321,6 +327,7 @@ func TestEveryPromiseIsKeptThroughCrashesAndClocksThatJump(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := &model{rig: newRig(t), t: t, owners: make(map[string]*promise), last: make(map[string]int)}
 		m.cfg.MaxWaiting = 3
+		m.cfg.Max = rapid.SampledFrom([]int{4, 10, 1000}).Draw(t, "max")
 		m.deliver = m.sends
 		m.start()
 		act := map[string]func(*rapid.T){

@@ -24,16 +24,16 @@ func (e *entry) change(f func(*Command)) {
 	e.now = &next
 }
 
-// lineAway is how long a device waits whose line is not open.
-const lineAway = 100 * time.Millisecond
-
 // advance starts the next command of a device that has nothing under way: its
 // mark goes to disk, and when that is there, it to the line.
 func (r *Room) advance(d *device, now Instant) {
-	if d.current != nil || d.stopped || !r.running || now.Up < d.retryAt {
+	if now.Up < d.retryAt {
 		return
 	}
-	r.delayed = slices.DeleteFunc(r.delayed, func(other *device) bool { return other == d })
+	r.delayed.remove(d)
+	if d.current != nil || d.stopped || !r.running {
+		return
+	}
 	for len(d.waiting) > 0 {
 		e := d.waiting[0]
 		d.waiting = d.waiting[1:]
@@ -43,9 +43,11 @@ func (r *Room) advance(d *device, now Instant) {
 		}
 		if !d.target.Line.Ready() {
 			d.waiting = slices.Insert(d.waiting, 0, e)
-			r.delay(d, now, lineAway)
+			d.away = min(max(2*d.away, minAway), maxAway)
+			r.delay(d, now, d.away)
 			return
 		}
+		d.away = 0
 		before := e.now
 		e.change(func(c *Command) {
 			c.State, c.Reason = Sending, ""
@@ -61,13 +63,6 @@ func (r *Room) advance(d *device, now Instant) {
 		d.current = e
 		return
 	}
-}
-
-// delay lets a device wait.
-func (r *Room) delay(d *device, now Instant, wait time.Duration) {
-	d.retryAt = now.Up + wait
-	r.delayed = append(r.delayed, d)
-	r.rouse()
 }
 
 // putBack lets a command wait again, ahead of the others. What was not sent was no
@@ -116,12 +111,14 @@ func (r *Room) finish(e *entry, now Instant, state State, reason string, answer 
 		e.device.current = nil
 	}
 	e.task = nil
-	r.fitAnswer(e)
+	r.fitAnswer(e, now)
 	r.mustSave(e, now, e.waiters > 0)
 	r.log.Info("command ended", "command", e.now.ID, "device", e.now.Device, "kind", e.now.Kind, "state", state, "reason", e.now.Reason)
 }
 
-// expire ends what has waited too long.
+// expire ends what has waited too long. It looks through all devices, so it does
+// that every expireEvery at most; until then advance and hand see to it that
+// nothing is sent too late.
 func (r *Room) expire(now Instant) {
 	if now.Up < r.expireAt {
 		return
@@ -135,7 +132,7 @@ func (r *Room) expire(now Instant) {
 				late = append(late, e)
 				return true
 			}
-			r.expireAt = min(r.expireAt, now.Up+left)
+			r.expireAt = min(r.expireAt, now.Up+max(left, expireEvery))
 			return false
 		})
 		for _, e := range late {

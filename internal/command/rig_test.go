@@ -121,9 +121,13 @@ type line struct {
 	jobs []scheduler.Job
 	err  error // of Submit
 	away bool  // not Ready
+	asks int   // whether it is
 }
 
-func (l *line) Ready() bool { return !l.away }
+func (l *line) Ready() bool {
+	l.asks++
+	return !l.away
+}
 
 func (l *line) Submit(j scheduler.Job) error {
 	if l.err != nil {
@@ -229,6 +233,11 @@ func (r *rig) turn() {
 
 func write(device, point string) Request {
 	return Request{Device: device, Kind: Write, Point: point, Value: &Value{record.Int(1)}}
+}
+
+func withKey(key string, q Request) Request {
+	q.Key = key
+	return q
 }
 
 // submit takes a command up to its commit.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
-	"slices"
 	"sync"
 	"time"
 )
@@ -18,6 +17,14 @@ const (
 	// A line that takes no more jobs is asked again after these.
 	minBusy = 50 * time.Millisecond
 	maxBusy = 2 * time.Second
+
+	// So is one that is not open, the longer it stays away the more seldom.
+	minAway = 100 * time.Millisecond
+	maxAway = 2 * time.Second
+
+	// expireEvery is how often at most what waits is looked through for what has
+	// expired.
+	expireEvery = 50 * time.Millisecond
 
 	// tidyEvery is how often what is old enough is forgotten, and the longest that
 	// Run sleeps: its timers don't run while the machine is suspended.
@@ -47,7 +54,7 @@ type Room struct {
 	order    []*entry // by ID, which is the order of Submit
 	commits  []saving // under way, in the order of the mailbox
 	ready    []*entry // their mark is on disk: to be handed to the line
-	delayed  []*device
+	delayed  delayed
 	unsaved  []*entry // the mailbox did not take them
 	open     int      // commands that have not ended
 	bytes    int64    // in the mailbox
@@ -65,10 +72,12 @@ type Room struct {
 type device struct {
 	id      string
 	target  Target
-	current *entry   // being marked, or on the line
-	waiting []*entry // in the order of Submit
-	retryAt time.Duration
-	busy    time.Duration // how long to wait after the next ErrBusy
+	current *entry        // being marked, or on the line
+	waiting []*entry      // in the order of Submit
+	retryAt time.Duration // by Instant.Up: not before
+	place   int           // in Room.delayed, from 1 on; 0: not there
+	busy    time.Duration // how long it waited after the last ErrBusy
+	away    time.Duration // how long it waits while its line is not open
 	stopped bool          // its line has been: no more in this process
 }
 
@@ -151,9 +160,7 @@ func (r *Room) step() (commit <-chan struct{}, pause time.Duration) {
 	r.expire(now)
 	r.saveAgain(now)
 	r.tidy(now)
-	for _, d := range slices.Clone(r.delayed) {
-		r.advance(d, now)
-	}
+	r.retry(now)
 	ready := r.ready
 	r.ready = nil
 	r.mu.Unlock()
@@ -168,7 +175,7 @@ func (r *Room) step() (commit <-chan struct{}, pause time.Duration) {
 		commit = r.commits[0].commit.Done()
 	}
 	next := min(r.expireAt, r.retryAt, r.tidyAt, now.Up+tidyEvery)
-	for _, d := range r.delayed {
+	if d := r.delayed.first(); d != nil {
 		next = min(next, d.retryAt)
 	}
 	return commit, max(next-r.clock.Now().Up, 0)

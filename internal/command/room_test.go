@@ -173,7 +173,7 @@ func TestAKeyIsAnsweredOnceUntilItIsForgotten(t *testing.T) {
 	r.turn()
 	for _, key := range []string{"key", id} {
 		q.Key = key
-		if c, err := r.Submit(t.Context(), q); err != nil || c.ID != id || c.State != Succeeded {
+		if c, err := r.Submit(t.Context(), q); err != nil || c.ID != id || c.State != Succeeded || !c.Known {
 			t.Errorf("%+v, %v", c, err)
 		}
 		other := write("b", "p")
@@ -197,65 +197,6 @@ func TestAKeyIsAnsweredOnceUntilItIsForgotten(t *testing.T) {
 	r.turn()
 	if len(r.box.disk) != 1 {
 		t.Errorf("%d are on disk", len(r.box.disk))
-	}
-}
-
-func TestAtALimitACommandIsRefusedAndNothingForgotten(t *testing.T) {
-	r := newRig(t)
-	r.cfg.MaxWaiting, r.cfg.Max = 2, 5
-	r.start()
-	for i := range 3 { // one on the line, two waiting
-		r.submit(write("a", fmt.Sprint(i)))
-	}
-	if err := r.refused(write("a", "p")); !errors.Is(err, ErrFull) || !strings.Contains(err.Error(), "max_waiting") {
-		t.Error(err)
-	}
-	r.submit(write("b", "none"))
-	r.submit(write("b", "none"))
-	r.turn()
-	// Refused ones make way, accepted ones don't.
-	r.submit(write("b", "1"))
-	r.submit(write("b", "2"))
-	if err := r.refused(write("b", "3")); !errors.Is(err, ErrFull) || !strings.Contains(err.Error(), "max of [commands]") {
-		t.Error(err)
-	}
-	r.turn()
-	if st := r.Stats(); st.Kept != 5 || st.Waiting != 5 || len(r.box.disk) != 5 {
-		t.Errorf("%+v", st)
-	}
-}
-
-func TestAnEndHasRoomHoweverFullTheMailboxIs(t *testing.T) {
-	r := newRig(t)
-	r.box.size = 64 << 10
-	var ids []string
-	for i := range 100 {
-		c, err := r.Submit(ended(), write([]string{"a", "b"}[i%2], fmt.Sprint(i)))
-		if errors.Is(err, ErrFull) {
-			break
-		}
-		ids = append(ids, c.ID)
-	}
-	if len(ids) < 5 || len(ids) > 16 {
-		t.Fatalf("%d commands in %d bytes", len(ids), r.box.size)
-	}
-	for range ids {
-		r.turn()
-		for _, d := range []string{"a", "b"} {
-			if len(r.lines[d].jobs) == 0 {
-				continue
-			}
-			j := r.job(d)
-			j.Task.(*job).Task.(*task).answer = record.Record{Payload: make([]byte, 900)}
-			do(j, errors.New(strings.Repeat("\x01", 10000)))
-		}
-		r.turn()
-	}
-	for _, id := range ids {
-		r.is(id, Failed)
-	}
-	if st := r.Stats(); st.Bytes > r.box.size || st.Waiting != 0 {
-		t.Errorf("%+v", st)
 	}
 }
 
@@ -327,7 +268,7 @@ func TestACrashWhileTheLineIsAwayLeavesNoDoubtThatNothingWasSent(t *testing.T) {
 	r.turn()
 	r.is(id, Queued)
 	r.lines["a"].away = false
-	r.clock.pass(lineAway)
+	r.clock.pass(minAway)
 	r.step()
 	r.turn()
 	if c := r.is(id, Sending); c.Attempts != 1 {
@@ -387,6 +328,8 @@ func TestARestartTellsWhatCanBeKnown(t *testing.T) {
 		"a reboot with a clock":             {write("a", "p"), false, func(r *rig) { r.clock.reboot(10*time.Second, true, 0) }, Sending},
 		"a reboot without one":              {write("a", "p"), false, func(r *rig) { r.clock.reboot(time.Second, false, 0) }, Expired},
 		"a long reboot with a clock":        {write("a", "p"), false, func(r *rig) { r.clock.reboot(time.Minute, true, 0) }, Expired},
+		"a snapshot of a virtual machine":   {write("a", "p"), false, func(r *rig) { r.clock.truth += time.Hour }, Expired},
+		"one whose clock is set back, too":  {write("a", "p"), false, func(r *rig) { r.clock.up = 0 }, Sending},
 		"the clock jumps, without a reboot": {write("a", "p"), false, func(r *rig) { r.clock.synced, r.clock.off = false, 1e17 }, Sending},
 		"the clock runs backwards":          {write("a", "p"), false, func(r *rig) { r.clock.reboot(-time.Hour, true, 0) }, Expired},
 	} {

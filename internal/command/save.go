@@ -86,18 +86,21 @@ func (r *Room) saveAgain(now Instant) {
 	}
 }
 
-// fitAnswer drops an answer that is too large, or has no room beside what other
+// fitAnswer drops an answer that is too large, or finds no room beside what other
 // commands need for their end.
-func (r *Room) fitAnswer(e *entry) {
+func (r *Room) fitAnswer(e *entry, now Instant) {
 	if e.now.Answer == nil {
 		return
 	}
-	free := r.mailbox.Size() - r.bytes - int64(r.open)*reserve
 	s := stored{Version: storedVersion, Command: *e.now, From: e.from}
 	value, err := s.encode()
+	need := int64(len(value)-e.size) + reserve
+	small := len(e.now.Answer.Payload) <= r.cfg.MaxPayload && int64(len(value))+reserve < r.mailbox.Size()/4
+	if err == nil && small && need >= r.free() {
+		r.makeWay(0, need, now)
+	}
 	switch {
-	case err == nil && len(e.now.Answer.Payload) <= r.cfg.MaxPayload && int64(len(value)-e.size) < free-reserve &&
-		int64(len(value))+reserve < r.mailbox.Size()/4:
+	case err == nil && small && need < r.free():
 		return
 	case err == nil:
 		err = fmt.Errorf("its answer of %d bytes was not kept, as it is larger than max_payload or the mailbox has no room for it", len(value)-e.size)

@@ -12,7 +12,7 @@ import (
 )
 
 // Submit takes a request and returns once the command is on disk. For a key that
-// is known it returns that command as it is now. The errors:
+// is known it returns that command as it is now, with Known set. The errors:
 //
 //	ErrNoDevice   nothing is stored
 //	ErrRefused    it can't be done. The command is returned with its reason, stored and listed, unless it
@@ -38,7 +38,7 @@ func (r *Room) submit(ctx context.Context, q Request) (Command, error) {
 	if e, err := r.known(q); err != nil {
 		return Command{}, err
 	} else if e != nil {
-		return r.told(ctx, e)
+		return r.told(ctx, e, true)
 	}
 	d := r.devices[q.Device]
 	if d == nil {
@@ -49,11 +49,11 @@ func (r *Room) submit(ctx context.Context, q Request) (Command, error) {
 	if why == nil {
 		task, why = d.target.Prepare(q)
 	}
-	e, err := r.accept(d, q, task, why)
+	e, known, err := r.accept(d, q, task, why)
 	if err != nil {
 		return Command{}, err
 	}
-	return r.told(ctx, e)
+	return r.told(ctx, e, known)
 }
 
 // own is q without what its maker may yet change.
@@ -85,22 +85,23 @@ func (r *Room) find(q Request) (*entry, error) {
 }
 
 // accept makes a command of a request, and starts it if its device has nothing
-// else under way: then one commit holds both.
-func (r *Room) accept(d *device, q Request, task Task, why error) (*entry, error) {
+// else under way: then one commit holds both. The key may have become known
+// meanwhile.
+func (r *Room) accept(d *device, q Request, task Task, why error) (e *entry, known bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.settle()
 	if e, err := r.find(q); e != nil || err != nil {
-		return e, err
+		return e, true, err
 	}
 	now := r.clock.Now()
 	if why == nil && len(d.waiting) >= r.cfg.MaxWaiting {
-		return nil, fmt.Errorf("%w: %d wait for this device, which is the limit (max_waiting of [commands])", ErrFull, len(d.waiting))
+		return nil, false, fmt.Errorf("%w: %d wait for this device, which is the limit (max_waiting of [commands])", ErrFull, len(d.waiting))
 	}
-	e := r.newEntry(q, now)
+	e = r.newEntry(q, now)
 	e.device, e.task = d, task
 	if err := r.makeRoom(e, now); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if why != nil {
 		e.change(func(c *Command) { c.State, c.Reason, c.Ended = Refused, words(why), now.Wall })
@@ -113,16 +114,16 @@ func (r *Room) accept(d *device, q Request, task Task, why error) (*entry, error
 		if err := r.save(e, now, true); err != nil {
 			r.dismiss(e)
 			if errors.Is(err, store.ErrMailboxFull) || errors.Is(err, store.ErrTooLarge) {
-				return nil, fmt.Errorf("%w: %w", ErrFull, err)
+				return nil, false, fmt.Errorf("%w: %w", ErrFull, err)
 			}
-			return nil, fmt.Errorf("%w: %w", ErrNotStored, err)
+			return nil, false, fmt.Errorf("%w: %w", ErrNotStored, err)
 		}
 	}
 	if why != nil {
 		r.ended[Refused]++
 	}
 	r.keep(e)
-	return e, nil
+	return e, false, nil
 }
 
 // dismiss takes back a command that is not stored.
@@ -159,37 +160,8 @@ func (r *Room) keep(e *entry) {
 	r.order = append(r.order, e)
 }
 
-// makeRoom forgets what may be forgotten when a limit is reached. A refused
-// command was never accepted: it makes way for others.
-func (r *Room) makeRoom(e *entry, now Instant) error {
-	s := stored{Version: storedVersion, Command: *e.now, From: now, Worth: e.worth, Saved: now, Age: r.age(now)}
-	value, err := s.encode()
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrRefused, err)
-	}
-	need := int64(len(keyPrefix)+len(e.now.ID)+len(value)) + reserve
-	fits := func() (bytes, count bool) {
-		return r.bytes+need+int64(r.open)*reserve <= r.mailbox.Size(), len(r.byID) < r.cfg.Max
-	}
-	if bytes, count := fits(); !bytes || !count {
-		r.forget(func(e *entry) bool { return r.isOld(e, now) })
-		r.forget(func(e *entry) bool {
-			bytes, count := fits()
-			return e.now.State == Refused && (!bytes || !count)
-		})
-	}
-	switch bytes, count := fits(); {
-	case !count:
-		return fmt.Errorf("%w: %d are kept, which is the limit (max of [commands]); the oldest is forgotten %s after its end", ErrFull, len(r.byID), r.cfg.Keep)
-	case !bytes:
-		return fmt.Errorf("%w: those kept take up %d bytes of the %d that the mailbox has; the oldest is forgotten %s after its end", ErrFull, r.bytes, r.mailbox.Size(), r.cfg.Keep)
-	}
-	return nil
-}
-
 // told waits until a command is on disk, and tells how it stands.
-func (r *Room) told(ctx context.Context, e *entry) (Command, error) {
-	var err error
+func (r *Room) told(ctx context.Context, e *entry, known bool) (c Command, err error) {
 	if e.first != nil { // it was not there at start
 		err = wait(ctx, e.first)
 	}
@@ -198,9 +170,12 @@ func (r *Room) told(ctx context.Context, e *entry) (Command, error) {
 	r.settle()
 	switch {
 	case err != nil:
-		return *e.now, fmt.Errorf("%w: command %s: %w", ErrNotStored, e.now.ID, err)
+		c, err = *e.now, fmt.Errorf("%w: command %s: %w", ErrNotStored, e.now.ID, err)
 	case e.shown.State == Refused:
-		return *e.shown, fmt.Errorf("%w: %s", ErrRefused, e.shown.Reason)
+		c, err = *e.shown, fmt.Errorf("%w: %s", ErrRefused, e.shown.Reason)
+	default:
+		c = *e.shown
 	}
-	return *e.shown, nil
+	c.Known = known
+	return c, err
 }

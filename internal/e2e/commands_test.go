@@ -15,6 +15,10 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/mcp-edge/edge-agent/mcp"
+	"github.com/mcp-edge/edge-agent/record"
+	"github.com/mcp-edge/edge-agent/transport/tcp"
 )
 
 // writeLog is a Modbus TCP slave that keeps a list of what was written to it by
@@ -215,4 +219,44 @@ func TestACommandWhoseTimeIsOverIsNotSentWhenTheLineIsBack(t *testing.T) {
 	if code := a.stop(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
+}
+
+// TestCommandsRunWhileTheQueueIsFull has no destination, so that the queue fills
+// up and polls pause.
+func TestCommandsRunWhileTheQueueIsFull(t *testing.T) {
+	t.Parallel()
+	slave := newWriteLog(t, "127.0.0.1:0")
+	text := fmt.Sprintf(commandPlant, slave.listener.Addr().String(), "/nowhere/out.jsonl")
+	text = strings.Replace(text, "[[link]]", "[store]\nmax_size = \"1MiB\"\n[[listen]]\nname = \"plant\"\ntransport = \"tcp\"\naddress = \"127.0.0.1:PORT\"\n[[link]]", 1)
+	port := freePort(t)
+	config, admin := configure(t, strings.Replace(text, "PORT", strconv.Itoa(port), 1))
+	a := run(t, config, admin)
+
+	p, err := mcp.NewPublisher(mcp.PublisherConfig{Session: mcp.Config{Name: "press-1"}, Dialer: tcp.NewDialer("127.0.0.1:"+strconv.Itoa(port), nil)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { _ = p.Run(ctx) })
+	running.Go(func() {
+		for p.Publish(ctx, record.Record{Device: "press-1", Stream: "s", Time: time.Now(), Payload: make([]byte, 10_000)}) == nil {
+		}
+	})
+	eventually(t, time.Minute, "the queue to be full", func() bool {
+		code, body := a.get("/readyz")
+		return code == http.StatusServiceUnavailable && strings.Contains(string(body), "full")
+	})
+	for value := range 5 {
+		status, c := order(a, "plc-1", fmt.Sprintf(`{"kind":"write","point":"setpoint","value":%d,"read_back":false}`, 100+value), "?wait=20s")
+		if status != http.StatusOK || c.State != "succeeded" || slave.times(100+value) != 1 {
+			t.Errorf("with a full queue: %d, %+v", status, c)
+		}
+	}
+	if code, _ := a.get("/readyz"); code != http.StatusServiceUnavailable {
+		t.Error("the queue is not full any more")
+	}
+	stop()
+	running.Wait()
+	a.stop()
 }

@@ -84,6 +84,7 @@ local f = {
 
   id = ProtoField.uint64("edge_mcp.id", "Id", base.HEX),
   method = ProtoField.string("edge_mcp.method", "Method"),
+  time_left = ProtoField.uint64("edge_mcp.time_left_ms", "Time left, ms"),
   code = ProtoField.uint32("edge_mcp.code", "Code", base.DEC, codes),
   reason = ProtoField.string("edge_mcp.reason", "Reason"),
 }
@@ -238,6 +239,7 @@ message.publish = {
 message.ack = { [1] = { message.position, f.position } }
 message.request = {
   [1] = { "wide", f.id }, [2] = { "text", f.method }, [3] = { "text", f.device }, [4] = { "bytes", f.payload }, [5] = { "text", f.content_type },
+  [6] = { "wide", f.time_left },
 }
 message.response = {
   [1] = { "wide", f.id }, [2] = { "number", f.code }, [3] = { "text", f.reason }, [4] = { "bytes", f.payload }, [5] = { "text", f.content_type },

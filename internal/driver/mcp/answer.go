@@ -42,6 +42,9 @@ func (w way) ask(ctx context.Context, r mcp.Request, t *scheduler.Turn) (mcp.Res
 		return mcp.Response{}, err
 	}
 	leaves := w.wire(len(r.Method) + len(r.Device) + len(r.Payload) + len(r.ContentType))
+	if !t.Deadline.IsZero() {
+		r.TimeLeft = max(time.Until(t.Deadline)-leaves, 1) // at the device; 0 would say nothing
+	}
 	waiting, cancel := context.WithTimeout(ctx, leaves+t.Timeout+w.wire(w.largest))
 	defer cancel()
 	t.Sent = true

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -20,6 +21,7 @@ import (
 // it is asked up to mcp.RequestRetries times more with the same id, on the same
 // session: that is safe whatever the request does. Each repetition is a Step of
 // its own, so that it waits for its turn and none comes after the job's deadline.
+// Each tells the device how much of that is left.
 // Without that promise, and once the session is lost, nobody can tell whether the
 // request was carried out, and only a Job that may be repeated is asked again.
 type Call struct {
@@ -34,7 +36,7 @@ type Call struct {
 	unseen  bool         // the device was silent at one of them, or before: it may have carried it out
 	again   bool         // the step before has asked for another try with that id
 	rebuffs rebuffs
-	answer  *mcp.Response
+	answer  record.Record
 }
 
 var _ scheduler.Task = (*Call)(nil)
@@ -91,7 +93,9 @@ func newCall(device string, w func() way, r mcp.Request, maxPayload int) (*Call,
 	if len(r.ContentType) > maxContentType || !utf8.ValidString(r.ContentType) {
 		return nil, fmt.Errorf("the content type must be UTF-8 of at most %d bytes", maxContentType)
 	}
-	if size := len(r.Append(nil)); size > maxPayload {
+	longest := r
+	longest.ID, longest.TimeLeft = math.MaxUint64, math.MaxInt64
+	if size := len(longest.Append(nil)); size > maxPayload {
 		return nil, fmt.Errorf("the request has %d bytes, and a frame to this device carries %d", size, maxPayload)
 	}
 	return &Call{device: device, stream: r.Method, way: w, request: r}, nil
@@ -99,7 +103,7 @@ func newCall(device string, w func() way, r mcp.Request, maxPayload int) (*Call,
 
 // Begin implements scheduler.Task.
 func (c *Call) Begin(time.Time) {
-	c.request.ID, c.session, c.tries, c.unseen, c.again, c.rebuffs, c.answer = 0, nil, 0, false, false, 0, nil
+	c.request.ID, c.session, c.tries, c.unseen, c.again, c.rebuffs, c.answer = 0, nil, 0, false, false, 0, record.Record{}
 }
 
 // Step implements scheduler.Task.
@@ -108,6 +112,8 @@ func (c *Call) Step(ctx context.Context, t *scheduler.Turn) (bool, error) {
 	again, same := c.again, w.session != nil && c.repeatable(w.session)
 	c.again = false
 	switch {
+	case !t.Deadline.IsZero() && !time.Now().Before(t.Deadline):
+		return false, scheduler.ErrExpired
 	case again && !same: // whether it may be done anew is for the job to say
 		return false, fmt.Errorf("device %s has not answered %s, and has gone since: %w", c.device, c.request.Method, context.DeadlineExceeded)
 	case w.session != nil && !same:
@@ -117,7 +123,8 @@ func (c *Call) Step(ctx context.Context, t *scheduler.Turn) (bool, error) {
 	answer, err := w.ask(ctx, c.request, t)
 	switch {
 	case err == nil:
-		c.answer = &answer
+		// Here, not in Answer: a large one takes its time, for which the lane would wait.
+		c.answer = content(c.device, c.stream, &answer)
 		return false, nil
 	case mcp.IsCode(err, mcp.CodeBusy):
 		return false, c.turnedAway(t, err)
@@ -165,9 +172,4 @@ func (c *Call) End(error) func(context.Context) { return nil }
 // Answer is what the device said: points, where that is a record, else a payload
 // and its content type. It is the zero Record unless the call has succeeded, and
 // valid after End.
-func (c *Call) Answer() record.Record {
-	if c.answer == nil {
-		return record.Record{}
-	}
-	return content(c.device, c.stream, c.answer)
-}
+func (c *Call) Answer() record.Record { return c.answer }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -104,6 +105,41 @@ func TestADevicesNoIsSaidInWords(t *testing.T) {
 		}
 		if a := c.Answer(); a.Device != "" {
 			t.Errorf("%+v", a)
+		}
+	})
+}
+
+func TestEachTryOfACallSaysHowMuchTimeIsLeftAndNoneComesTooLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var left []time.Duration
+		x := memoryDevice(t, func(ctx context.Context, q mcp.Request) mcp.Response {
+			by, limited := ctx.Deadline()
+			if limited != (q.TimeLeft > 0) || limited && time.Until(by) != q.TimeLeft {
+				t.Errorf("%s left, and the context ends in %s", q.TimeLeft, time.Until(by))
+			}
+			left = append(left, q.TimeLeft)
+			return mcp.Response{Code: mcp.CodeBusy}
+		})
+		c := call(t, memoryLink(t, x, nil), "run")
+		deadline := time.Now().Add(2 * time.Second)
+		step := func(deadline time.Time) (scheduler.Turn, error) {
+			turn := scheduler.Turn{Timeout: 5 * time.Second, Deadline: deadline}
+			_, err := c.Step(t.Context(), &turn)
+			return turn, err
+		}
+		c.Begin(time.Now())
+		for _, pause := range []time.Duration{1500, 499, 1} {
+			if turn, err := step(deadline); turn.Sent || err == nil {
+				t.Errorf("%+v, %v", turn, err)
+			}
+			<-time.After(pause * time.Millisecond)
+		}
+		if turn, err := step(deadline); turn.Sent || !errors.Is(err, scheduler.ErrExpired) {
+			t.Errorf("at the deadline: %+v, %v", turn, err)
+		}
+		_, _ = step(time.Time{})
+		if want := []time.Duration{2 * time.Second, 500 * time.Millisecond, time.Millisecond, 0}; !slices.Equal(left, want) {
+			t.Errorf("%v were left", left)
 		}
 	})
 }

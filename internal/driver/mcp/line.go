@@ -1,6 +1,7 @@
 package mcp
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,7 +40,8 @@ func (l *Line) Ready() bool { return l.server.peers.session(l.device) != nil }
 // with scheduler.ErrBusy when the device has too many jobs, and with
 // scheduler.ErrStopped after Run; then the task is not told.
 //
-// A job that waits when Run ends ends with scheduler.ErrStopped.
+// A job that waits when Run ends ends with scheduler.ErrStopped, and so does one
+// that may be repeated and was not answered.
 func (l *Line) Submit(j scheduler.Job) error {
 	now := time.Now()
 	return l.server.desk.begin(l.device, func(ctx context.Context) {
@@ -55,9 +57,10 @@ func (l *Line) do(ctx context.Context, j scheduler.Job) error {
 	inTime, cancel := context.WithDeadline(ctx, j.Deadline)
 	defer cancel()
 	var (
-		sent  bool
-		lost  *mcp.Session
-		cause error // why it is not done yet
+		sent     bool
+		deadline = j.Deadline // until a step is answered
+		lost     *mcp.Session
+		cause    error // why it is not done yet
 	)
 	for {
 		s := l.server.await(inTime, l.device, lost)
@@ -65,9 +68,9 @@ func (l *Line) do(ctx context.Context, j scheduler.Job) error {
 			if cause == nil && l.server.peers.session(l.device) == nil {
 				cause = fmt.Errorf("device %s is not connected", l.device)
 			}
-			return giveUp(ctx, sent, cause)
+			return giveUp(ctx, sent, j.Repeat, cause)
 		}
-		turn := scheduler.Turn{Timeout: mcp.RequestTimeout}
+		turn := scheduler.Turn{Timeout: mcp.RequestTimeout, Deadline: deadline}
 		more, err := j.Task.Step(ctx, &turn)
 		sent = sent || turn.Sent
 		unseen := isLost(err) || isSilence(err) || errors.Is(err, context.Canceled)
@@ -76,7 +79,10 @@ func (l *Line) do(ctx context.Context, j scheduler.Job) error {
 		case err == nil && !more:
 			return nil
 		case err == nil:
+			deadline = time.Time{}
 			continue
+		case errors.Is(err, scheduler.ErrExpired):
+			return giveUp(ctx, sent, j.Repeat, cmp.Or(cause, err))
 		case errors.As(err, &notYet):
 			cause = fmt.Errorf("device %s was busy or has not answered", l.device)
 			pause(inTime, time.Until(notYet.Until))
@@ -95,14 +101,13 @@ func (l *Line) do(ctx context.Context, j scheduler.Job) error {
 }
 
 // giveUp is the end of a job that gets no further turn.
-func giveUp(ctx context.Context, sent bool, cause error) error {
+func giveUp(ctx context.Context, sent, repeat bool, cause error) error {
 	switch {
+	case ctx.Err() != nil && (repeat || !sent):
+		return scheduler.ErrStopped
 	case sent:
 		return fmt.Errorf("%w: %w", scheduler.ErrUnknown, cause)
-	case ctx.Err() != nil:
-		return scheduler.ErrStopped
-	}
-	if cause == nil {
+	case cause == nil, errors.Is(cause, scheduler.ErrExpired):
 		return scheduler.ErrExpired
 	}
 	return fmt.Errorf("%w: %w", scheduler.ErrExpired, cause)

@@ -205,7 +205,8 @@ func TestTheEndOfTheServerEndsItsCommands(t *testing.T) {
 		p := newPlant(t)
 		p.run(t)
 		p.connect(t, nil, mute)
-		waiting, sent := mustSubmit(t, p.Line("press-8"), "run", time.Hour, true), mustSubmit(t, p.Line("press-7"), "run", time.Hour, true)
+		waiting := mustSubmit(t, p.Line("press-8"), "run", time.Hour, false)
+		sent, repeatable := mustSubmit(t, p.Line("press-7"), "run", time.Hour, false), mustSubmit(t, p.Line("press-7"), "run", time.Hour, true)
 		<-time.After(time.Second)
 		p.stop()
 		select {
@@ -218,6 +219,9 @@ func TestTheEndOfTheServerEndsItsCommands(t *testing.T) {
 		}
 		if err := <-sent.ended; !errors.Is(err, scheduler.ErrUnknown) {
 			t.Errorf("sent: %v", err)
+		}
+		if err := <-repeatable.ended; !errors.Is(err, scheduler.ErrStopped) || errors.Is(err, scheduler.ErrUnknown) {
+			t.Errorf("sent, and may be repeated: %v", err)
 		}
 		if _, err := submit(p.Line("press-7"), "run", time.Now().Add(time.Hour), false); !errors.Is(err, scheduler.ErrStopped) {
 			t.Errorf("after the end: %v", err)

@@ -138,7 +138,6 @@ func TestACommandThatCanNotBeIsRefusedInWords(t *testing.T) {
 			"sensor can't be written: it is in the table input":                                write("sensor", record.Int(1), modbus.WriteOptions{}),
 			"setpoint takes 0 to 90 (its limits), not 90.1":                                    write("setpoint", record.Float64(90.1), modbus.WriteOptions{}),
 			"pump takes true or false":                                                         write("pump", record.Int(1), modbus.WriteOptions{}),
-			"can't be read back":                                                               write("pump", record.Bool(true), modbus.WriteOptions{Broadcast: true, ReadBack: true}),
 			`boiler has no point "nothing"`:                                                    func() (*modbus.Command, error) { return boiler.Read([]string{"flow", "nothing"}) },
 		} {
 			if command, err := make(); err == nil || command != nil || !strings.Contains(err.Error(), says) {
@@ -153,7 +152,7 @@ func TestACommandThatCanNotBeIsRefusedInWords(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := boiler(t, link).Write("pump", record.Bool(true), modbus.WriteOptions{Broadcast: true}); err == nil || !strings.Contains(err.Error(), "RTU lines only") {
+	if _, err := boiler(t, link).Broadcast("pump", record.Bool(true), nil); err == nil || !strings.Contains(err.Error(), "RTU lines only") {
 		t.Errorf("a broadcast on TCP: %v", err)
 	}
 	if _, err := link.Device(modbus.DeviceSpec{ID: "d", Device: device(1), Polls: []modbus.PollPoints{{Poll: "p", Points: ats("coil:0 int16")}}}); err == nil {
@@ -228,12 +227,17 @@ func TestOnlyTheWriteOfACommandCountsAsSent(t *testing.T) {
 
 func TestAWriteToAllHasNoAnswerAndGivesThemTime(t *testing.T) {
 	onALine(t, []int{1, 2}, func(p *plant, slaves map[int]*modbusslave.Slave) {
-		command, err := boiler(p, p.link).Write("fast/temp", record.Int(99), modbus.WriteOptions{Broadcast: true})
+		command, err := boiler(p, p.link).Broadcast("fast/temp", record.Int(99), nil)
 		if err != nil {
 			p.Fatal(err)
 		}
-		if err := p.do(command); err != nil {
-			p.Error(err)
+		command.Begin(time.Now())
+		turn := scheduler.Turn{Timeout: 300 * time.Millisecond}
+		if more, err := command.Step(p.Context(), &turn); more || err != nil || !turn.Sent || !turn.Unanswered || turn.Took != 0 {
+			p.Errorf("%v, %v, %+v", more, err, turn)
+		}
+		if command.End(nil); len(command.Answer().Points) != 0 {
+			p.Errorf("somebody has answered: %+v", command.Answer())
 		}
 		if _, err := p.ask(2, p.read(5, 1)); err != nil {
 			p.Error(err)

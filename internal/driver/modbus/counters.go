@@ -59,56 +59,8 @@ func (l *Link) Counters() Counters {
 	}
 }
 
-// UnitErrors are what went wrong while one unit was asked.
-type UnitErrors struct {
-	Timeouts  uint64 `json:"timeouts"`
-	BadFrames uint64 `json:"bad_frames"` // bad CRCs, noise, and replies that stopped midway
-	Foreign   uint64 `json:"foreign"`    // replies of other units, or to something else
-	Late      uint64 `json:"late"`       // with Modbus TCP also what was never asked for
-}
-
-// Errors are those of each unit that something went wrong with, since the link
-// was made. It may be called at any time.
-func (l *Link) Errors() map[int]UnitErrors {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	list := make(map[int]UnitErrors, len(l.units))
-	for unit, e := range l.units {
-		list[int(unit)] = *e
-	}
-	return list
-}
-
-// wrong changes what is counted of a unit.
-func (l *Link) wrong(unit byte, count func(e *UnitErrors)) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.units == nil {
-		l.units = make(map[byte]*UnitErrors)
-	}
-	if l.units[unit] == nil {
-		l.units[unit] = new(UnitErrors)
-	}
-	count(l.units[unit])
-}
-
-func (l *Link) timedOut(unit byte) {
-	l.counted.timeouts.Add(1)
-	l.wrong(unit, func(e *UnitErrors) { e.Timeouts++ })
-}
-
 // discarded counts d; asked is the unit whose reply is, or will be, waited for.
 func (l *Link) discarded(d discard, asked byte) {
 	l.counted.discarded[d].Add(1)
-	l.wrong(asked, func(e *UnitErrors) {
-		switch d {
-		case badFrame, short:
-			e.BadFrames++
-		case late, wrongTransaction:
-			e.Late++
-		default:
-			e.Foreign++
-		}
-	})
 	l.log.Debug("modbus: received something that is no reply", "endpoint", l.dialer.Endpoint(), "asked", asked, "reason", d)
 }

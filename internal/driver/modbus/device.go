@@ -1,7 +1,6 @@
 package modbus
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -48,14 +47,19 @@ type WriteOptions struct {
 	// ReadBack reads the point afterwards: the command fails when it does not hold
 	// what was written.
 	ReadBack bool
-	// Broadcast writes to all devices of an RTU line at once, whatever their unit.
-	// None of them answers.
-	Broadcast bool
 }
 
 // Write makes the command that writes v to a point. The error says to a user why
 // that can't be done.
 func (d *Device) Write(name string, v record.Value, o WriteOptions) (*Command, error) {
+	c, err := d.writing(name, v)
+	if err == nil {
+		c.readBack = o.ReadBack
+	}
+	return c, err
+}
+
+func (d *Device) writing(name string, v record.Value) (*Command, error) {
 	p, err := d.point(name)
 	switch {
 	case err != nil:
@@ -64,23 +68,12 @@ func (d *Device) Write(name string, v record.Value, o WriteOptions) (*Command, e
 		return nil, fmt.Errorf("%s can't be written: it is in the table %s, which devices only let read", p.label, p.table)
 	case p.Access != "rw":
 		return nil, fmt.Errorf(`%s is read-only: give it access = "rw" in the configuration to allow writing it`, p.label)
-	case o.Broadcast && d.link.cfg.Framing != FramingRTU:
-		return nil, errors.New("a write to all devices at once (broadcast) exists on RTU lines only, and this link speaks Modbus TCP: write to each device")
-	case o.Broadcast && o.ReadBack:
-		return nil, errors.New("a write to all devices at once (broadcast) can't be read back, as no device answers for all: leave one of the two out")
 	}
 	request, raw, err := p.encode(v)
 	if err != nil {
 		return nil, err
 	}
-	c, err := d.command([]*point{p}, &write{point: p, request: request, raw: raw, value: v})
-	if err == nil && o.Broadcast {
-		c.station = station{unit: everyone, gap: c.station.gap}
-	}
-	if err == nil {
-		c.readBack = o.ReadBack
-	}
-	return c, err
+	return d.command([]*point{p}, &write{point: p, request: request, raw: raw, value: v})
 }
 
 // Read makes the command that reads points now; none means all that the device

@@ -20,8 +20,9 @@ type direct struct {
 	gone     <-chan struct{} // see transport.Info.Lost
 	stream   bool            // nothing but the framing tells where a message ends
 	watch    watch
-	active   time.Time // when the last character was seen, or had left
-	listened time.Time // when the line was listened to last
+	active   time.Time     // when the last character was seen, or had left
+	listened time.Time     // when the line was listened to last
+	deferred map[byte]bool // units that were told to come back for their gap; nil for none
 }
 
 var _ line = (*direct)(nil)
@@ -54,16 +55,26 @@ func (d *direct) transact(ctx context.Context, t *scheduler.Turn, s station, r R
 			return nil, &scheduler.NotYet{Until: until}
 		}
 	}
-	d.watch.follow(ctx)
+	if until := d.rested(s); !until.IsZero() {
+		return nil, &scheduler.NotYet{Until: until}
+	}
+	if _, bounded := ctx.Deadline(); bounded || t.Timeout+s.gap > shortWait {
+		d.watch.follow(ctx)
+	} else {
+		d.watch.leave() // the end of an earlier context must not interrupt this one
+	}
 	if err := d.hush(ctx, t, s); err != nil {
 		return nil, err
 	}
 	sent, err := d.send(ctx, t, d.framing.request(s.unit, r))
-	switch {
-	case err != nil:
+	if err != nil {
 		return nil, err
-	case s.unit == everyone && !numbered:
-		return nil, d.listen(ctx, t, s.unit, sent.Add(d.link.cfg.TurnaroundDelay))
+	}
+	delete(d.deferred, s.unit)
+	if s.all {
+		err = d.listen(ctx, t, s.unit, sent.Add(d.link.cfg.TurnaroundDelay))
+		t.Unanswered = err == nil
+		return nil, err
 	}
 	return d.await(ctx, t, exchange{unit: s.unit, request: r, sent: sent})
 }
@@ -72,14 +83,23 @@ func (d *direct) transact(ctx context.Context, t *scheduler.Turn, s station, r R
 // buffer of a system takes as long to take a frame, unless the peer reads nothing.
 const longestWrite = time.Second
 
+// shortWait is not worth interrupting when a context is cancelled: to follow it takes
+// memory, and there may be ten thousand lines. A lane that is stopped gives a step
+// longer than that.
+const shortWait = 2 * time.Second
+
 // send returns when the last character had left: not before the characters can
-// have, though some adapters say so.
+// have, though some adapters say so. A command whose time is over by now is not
+// sent.
 func (d *direct) send(ctx context.Context, t *scheduler.Turn, frame []byte) (time.Time, error) {
 	began := time.Now()
 	lasts := d.lasts(len(frame))
 	err := d.conn.SetWriteDeadline(began.Add(2*lasts + max(t.Timeout, longestWrite)))
 	if err := errors.Join(err, ctx.Err()); err != nil {
 		return time.Time{}, err
+	}
+	if expired(t) {
+		return time.Time{}, scheduler.ErrExpired
 	}
 	t.Sent = true
 	if err := d.conn.Write(frame); err != nil {
@@ -90,6 +110,11 @@ func (d *direct) send(ctx context.Context, t *scheduler.Turn, frame []byte) (tim
 	}
 	d.active = later(time.Now(), began.Add(lasts))
 	return d.active, nil
+}
+
+// expired tells whether a command is not to be sent any more.
+func expired(t *scheduler.Turn) bool {
+	return !t.Deadline.IsZero() && !time.Now().Before(t.Deadline)
 }
 
 // lasts is how long so many characters take.
@@ -182,6 +207,8 @@ func (d *direct) silent(ctx context.Context, t *scheduler.Turn, e exchange) erro
 func (d *direct) discard(t *scheduler.Turn, why discard, unit byte) {
 	if why == badFrame || why == short {
 		t.Garbled++
+	} else {
+		t.Foreign++
 	}
 	d.link.discarded(why, unit)
 }

@@ -76,13 +76,10 @@ func (p *point) encodeNumber(v record.Value) ([]byte, error) {
 	case !p.allowed(number):
 		return nil, fmt.Errorf("%s takes %v to %v (its limits), not %s", p.label, p.Limits[0], p.Limits[1], inWords(v))
 	}
-	var raw []byte
-	var err error
-	if p.Type == "float32" || p.Type == "float64" {
-		raw, err = p.encodeFloat(number, v)
-	} else {
-		raw, err = p.encodeWhole(number, v)
+	if p.floats() {
+		return p.encodeFloat(number, v)
 	}
+	raw, err := p.encodeWhole(number, v)
 	if err != nil {
 		return nil, err
 	}
@@ -94,24 +91,43 @@ func (p *point) encodeNumber(v record.Value) ([]byte, error) {
 	return raw, nil
 }
 
+// allowed tells whether a number is within p's limits. A float rarely holds a
+// number exactly, be it a limit or the number, so that they are compared as it
+// holds them: what equals a limit is within, and so is what is read of it then.
 func (p *point) allowed(number float64) bool {
-	return len(p.Limits) != 2 || number >= p.Limits[0] && number <= p.Limits[1]
+	if len(p.Limits) != 2 {
+		return true
+	}
+	low, high := p.Limits[0], p.Limits[1]
+	if p.floats() {
+		number, low, high = p.held(number), p.held(low), p.held(high)
+		low, high = min(low, high), max(low, high) // a negative scale turns them round
+	}
+	return low <= number && number <= high
 }
 
-func (p *point) encodeFloat(number float64, v record.Value) ([]byte, error) {
+func (p *point) floats() bool { return p.Type == "float32" || p.Type == "float64" }
+
+// held is what a float in the device holds of a number.
+func (p *point) held(number float64) float64 {
 	if p.scaled() {
 		number = p.unscale(number)
 	}
-	if p.Type == "float64" {
-		if math.IsInf(number, 0) {
-			return nil, fmt.Errorf("%s can't hold %s: it is too large for a float64", p.label, inWords(v))
-		}
-		return binary.BigEndian.AppendUint64(nil, math.Float64bits(number)), nil
+	if p.Type == "float32" {
+		number = float64(float32(number))
 	}
-	if math.IsInf(float64(float32(number)), 0) {
-		return nil, fmt.Errorf("%s can't hold %s: it is too large for a float32", p.label, inWords(v))
+	return number
+}
+
+func (p *point) encodeFloat(number float64, v record.Value) ([]byte, error) {
+	held := p.held(number)
+	switch {
+	case math.IsInf(held, 0):
+		return nil, fmt.Errorf("%s can't hold %s: it is too large for a %s", p.label, inWords(v), p.Type)
+	case p.Type == "float64":
+		return binary.BigEndian.AppendUint64(nil, math.Float64bits(held)), nil
 	}
-	return binary.BigEndian.AppendUint32(nil, math.Float32bits(float32(number))), nil
+	return binary.BigEndian.AppendUint32(nil, math.Float32bits(float32(held))), nil
 }
 
 // encodeWhole rounds to the nearest whole number where a scale makes fractions

@@ -171,6 +171,39 @@ func TestWhatWasReadIsWrittenBackAsItWas(t *testing.T) {
 	})
 }
 
+func TestAFloatMayBeWrittenAsFarAsItsLimitsAndNoFarther(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		c := PointConfig{Address: "holding:7", Order: "ABCD", Type: rapid.SampledFrom([]string{"float32", "float32", "float64"}).Draw(rt, "type")}
+		c.Scale = rapid.SampledFrom([]float64{1, 1, 0.1, 0.001, 3, -0.7}).Draw(rt, "scale")
+		c.Offset = rapid.SampledFrom([]float64{0, 0, 0.3, -273.15}).Draw(rt, "offset")
+		number := rapid.OneOf(rapid.Float64Range(-1000, 1000), rapid.Map(rapid.IntRange(-100, 100), func(n int) float64 { return float64(n) / 10 }))
+		low, high := number.Draw(rt, "a limit"), number.Draw(rt, "the other")
+		c.Limits = []float64{min(low, high), max(low, high)}
+		p := parsed(t, c)
+		for _, v := range []float64{low, high, rapid.Float64Range(c.Limits[0], c.Limits[1]).Draw(rt, "between")} {
+			_, raw, err := p.encode(record.Float64(v))
+			if err != nil {
+				rt.Fatalf("%v of %v: %v", v, c.Limits, err)
+			}
+			if is := p.value(raw); c.Type == "float32" && !p.scaled() {
+				if _, _, err := p.encode(is); err != nil {
+					rt.Fatalf("%v, as it was read: %v", v, err)
+				}
+			}
+		}
+		beyond := max(math.Abs(low), math.Abs(high), math.Abs(c.Offset), 1) * 1e-6
+		for _, v := range []float64{c.Limits[0] - beyond, c.Limits[1] + beyond} {
+			if _, _, err := p.encode(record.Float64(v)); err == nil {
+				rt.Fatalf("%v was taken, beyond %v", v, c.Limits)
+			}
+		}
+	})
+	p := parsed(t, PointConfig{Address: "holding:7", Type: "float32", Limits: []float64{-0.1, 0.1}})
+	if _, raw, err := p.encode(record.Float64(0.1)); err != nil || p.value(raw) != record.Float32(0.1) {
+		t.Errorf("0.1: % X, %v", raw, err)
+	}
+}
+
 func FuzzEncode(f *testing.F) {
 	f.Add(uint8(0), uint8(0), uint8(0), 0.1, 0.0, 21.5, "", uint8(0))
 	f.Add(uint8(9), uint8(2), uint8(3), 1.0, 0.0, 0.0, "ABC", uint8(1))

@@ -22,7 +22,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"sync"
 	"time"
 
 	"github.com/mcp-edge/edge-agent/scheduler"
@@ -63,6 +62,7 @@ type line interface {
 // station is a device as a line sees it.
 type station struct {
 	unit byte
+	all  bool          // unit is everyone, and nobody answers
 	gap  time.Duration // see DeviceConfig.Gap
 }
 
@@ -75,7 +75,7 @@ const everyone = 0
 // Open and Close are for one goroutine, the lane's. Do and the steps of Polls
 // and Commands are for one at a time, unless LinkConfig.Transactions says that
 // there may be several; none may be under way during Open and Close. Counters
-// and Errors may be called at any time.
+// may be called at any time.
 type Link struct {
 	dialer transport.Dialer
 	cfg    LinkConfig
@@ -85,9 +85,6 @@ type Link struct {
 	opens   int   // how often the line was opened
 	guard   guard // only with one transaction at a time
 	counted counters
-
-	mu    sync.Mutex
-	units map[byte]*UnitErrors // of those that something went wrong with
 }
 
 var _ scheduler.Link = (*Link)(nil)
@@ -165,7 +162,7 @@ func (l *Link) Do(ctx context.Context, unit int, r Request) ([]byte, error) {
 	}
 	data, err := l.transact(ctx, &turn, station{unit: byte(unit)}, r)
 	if errors.Is(err, context.DeadlineExceeded) {
-		l.timedOut(byte(unit))
+		l.counted.timeouts.Add(1)
 		return nil, l.failed(station{unit: byte(unit)}, r, &noAnswer{waited: turn.Timeout})
 	}
 	if err != nil {
@@ -186,7 +183,7 @@ func (l *Link) transact(ctx context.Context, t *scheduler.Turn, s station, r Req
 	if err != nil {
 		return nil, l.unanswered(s, r, err)
 	}
-	if s.unit != everyone || l.cfg.Framing != FramingRTU {
+	if !s.all {
 		l.counted.replies.Add(1)
 	}
 	return data, nil
@@ -194,11 +191,11 @@ func (l *Link) transact(ctx context.Context, t *scheduler.Turn, s station, r Req
 
 // unanswered counts why a transaction has brought no values.
 func (l *Link) unanswered(s station, r Request, err error) error {
-	if _, early := errors.AsType[*scheduler.NotYet](err); early {
-		return err
+	if _, early := errors.AsType[*scheduler.NotYet](err); early || errors.Is(err, scheduler.ErrExpired) {
+		return err // nothing was asked
 	}
 	if _, silent := errors.AsType[*noAnswer](err); silent {
-		l.timedOut(s.unit)
+		l.counted.timeouts.Add(1)
 	}
 	if refused, ok := errors.AsType[Exception](err); ok {
 		l.counted.replies.Add(1)

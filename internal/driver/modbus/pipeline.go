@@ -28,8 +28,9 @@ type pipeline struct {
 	mu      sync.Mutex
 	number  uint16
 	waiting map[uint16]*asker // no more than there are askers
-	spoken  map[byte]time.Time
-	err     error // why the line is over
+	rests   map[byte]rest     // of the units with a gap
+	strays  map[byte]int      // frames from a unit that nobody waited for, since it was asked last
+	err     error             // why the line is over
 
 	over    chan struct{} // closed then
 	reading sync.WaitGroup
@@ -46,13 +47,24 @@ type asker struct {
 	data     []byte
 	err      error // an Exception
 	came     time.Time
+	foreign  int // frames with its number that are not its reply; see pipeline.mu
+}
+
+// maxStrays bounds what a peer that sends without end may add up between two
+// requests.
+const maxStrays = 1 << 20
+
+// rest is when a unit with a gap may be asked.
+type rest struct {
+	asked bool      // at this moment
+	since time.Time // when it was asked last, or had answered
 }
 
 func newPipeline(link *Link, conn transport.Conn) *pipeline {
 	p := &pipeline{
 		link: link, conn: conn, stream: conn.Info().MaxMessage == 0,
 		free: make(chan *asker, link.cfg.Transactions), pen: make(chan struct{}, 1),
-		waiting: make(map[uint16]*asker), spoken: make(map[byte]time.Time),
+		waiting: make(map[uint16]*asker), rests: make(map[byte]rest), strays: make(map[byte]int),
 		over: make(chan struct{}),
 	}
 	p.watch.interrupt = func() { _ = conn.SetWriteDeadline(time.Unix(1, 0)) }
@@ -85,16 +97,14 @@ func (p *pipeline) transact(ctx context.Context, t *scheduler.Turn, s station, r
 		return nil, ctx.Err()
 	}
 	defer func() { p.free <- a }()
-	if until := p.rested(s); time.Now().Before(until) {
+	if until := p.claim(s); !until.IsZero() {
 		return nil, &scheduler.NotYet{Until: until}
 	}
+	defer p.release(t, s, a)
 	a.unit, a.request = s.unit, r
 	number, sent, err := p.send(ctx, t, a)
 	if err == nil {
 		err = p.await(ctx, t, a, number)
-	}
-	if s.gap > 0 {
-		p.spoke(s)
 	}
 	if err != nil {
 		return nil, err
@@ -106,7 +116,8 @@ func (p *pipeline) transact(ctx context.Context, t *scheduler.Turn, s station, r
 	return append([]byte(nil), a.data...), nil
 }
 
-// send waits for its turn to write, gives a a number and sends its request.
+// send waits for its turn to write, gives a a number and sends its request, unless
+// that is a command whose time is over by then.
 func (p *pipeline) send(ctx context.Context, t *scheduler.Turn, a *asker) (number uint16, sent time.Time, err error) {
 	select {
 	case <-p.pen:
@@ -123,6 +134,9 @@ func (p *pipeline) send(ctx context.Context, t *scheduler.Turn, a *asker) (numbe
 	}
 	if ctx.Err() != nil {
 		return 0, time.Time{}, ctx.Err()
+	}
+	if expired(t) {
+		return 0, time.Time{}, scheduler.ErrExpired
 	}
 	number = p.expect(a)
 	p.adu = AppendMBAP(p.adu[:0], number, a.unit, a.request.pdu)
@@ -186,20 +200,41 @@ func (p *pipeline) forget(a *asker, number uint16) bool {
 	return true
 }
 
-// rested is when s may be asked, because of its gap.
-func (p *pipeline) rested(s station) time.Time {
+// claim takes a unit with a gap for one transaction, or says when to ask for it
+// again.
+func (p *pipeline) claim(s station) (until time.Time) {
 	if s.gap == 0 {
 		return time.Time{}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.spoken[s.unit].Add(s.gap)
+	now, r := time.Now(), p.rests[s.unit]
+	switch {
+	case r.asked: // until nobody knows when, and then it rests
+		return now.Add(max(s.gap, longHush))
+	case now.Before(r.since.Add(s.gap)):
+		return r.since.Add(s.gap)
+	}
+	r.asked = true
+	p.rests[s.unit] = r
+	return time.Time{}
 }
 
-func (p *pipeline) spoke(s station) {
+// release ends a's transaction with s, and notes in t what came in vain.
+func (p *pipeline) release(t *scheduler.Turn, s station, a *asker) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.spoken[s.unit] = time.Now()
+	t.Foreign += a.foreign + p.strays[s.unit]
+	a.foreign = 0
+	delete(p.strays, s.unit)
+	if s.gap == 0 {
+		return
+	}
+	r := p.rests[s.unit]
+	if r.asked = false; t.Sent {
+		r.since = time.Now()
+	}
+	p.rests[s.unit] = r
 }
 
 // read takes in replies until the line is over.
@@ -238,13 +273,16 @@ func (p *pipeline) take(msg []byte) (why *discard, unit byte) {
 	a := p.waiting[number]
 	switch {
 	case a == nil:
+		p.strays[unit] = min(p.strays[unit]+1, maxStrays)
 		return said(wrongTransaction)
 	case a.unit != unit:
+		a.foreign++
 		unit = a.unit
 		return said(wrongUnit)
 	}
 	data, err := a.request.Reply(pdu)
 	if d, vain := errors.AsType[discard](err); vain {
+		a.foreign++
 		return said(d)
 	}
 	delete(p.waiting, number)

@@ -177,6 +177,8 @@ func shuffled(l *Link, s *server, fateOf []string, order []int) (problems []stri
 		timedOut := errors.Is(o.err, os.ErrDeadlineExceeded)
 		fate := fateOf[address]
 		switch {
+		case o.turn.Garbled != 0, slices.Contains([]string{"foreign", "other length"}, fate) && o.turn.Foreign == 0:
+			wrong("%s: %+v", fate, o.turn)
 		case !o.turn.Sent, refused != (fate == "refused"), timedOut != (fate == "silent"), (o.turn.Took > 0) == timedOut:
 			wrong("%s: %v, %+v", fate, o.err, o.turn)
 		case o.err == nil && !bytes.Equal(o.data, []byte{0xAB, byte(address)}):
@@ -275,6 +277,110 @@ func TestADeviceBehindOthersGetsItsGapToo(t *testing.T) {
 			<-time.After(slow.gap)
 			if err := ask(slow); err != nil {
 				t.Errorf("after its gap: %v", err)
+			}
+		})
+	})
+}
+
+func TestTheGapOfADeviceHoldsBetweenTransactionsAtTheSameTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pipelined(t, transporttest.Faults{}, 4, func(l *Link, s *server) {
+			slow := station{unit: 1, gap: 50 * time.Millisecond}
+			const n, answerTime = 6, 20 * time.Millisecond
+			var asking, answering sync.WaitGroup
+			for range n {
+				asking.Go(func() {
+					for {
+						turn := scheduler.Turn{Timeout: time.Second}
+						_, err := l.transact(t.Context(), &turn, slow, must(Read(Holding, 0, 1)))
+						early, ok := errors.AsType[*scheduler.NotYet](err)
+						if !ok {
+							if err != nil {
+								t.Error(err)
+							}
+							return
+						}
+						<-time.After(time.Until(early.Until))
+					}
+				})
+			}
+			answering.Go(func() {
+				var rested time.Time
+				for range n {
+					asked := <-s.requests
+					if now := time.Now(); now.Before(rested) || len(s.requests) > 0 {
+						t.Errorf("asked %v too early, and %d more times", rested.Sub(now), len(s.requests))
+					}
+					<-time.After(answerTime)
+					s.say(binary.BigEndian.Uint16(asked), asked[6], []byte{3, 2, 0, 1})
+					rested = time.Now().Add(slow.gap)
+				}
+			})
+			start := time.Now()
+			asking.Wait()
+			answering.Wait()
+			if took := time.Since(start); took > n*(answerTime+2*slow.gap) {
+				t.Errorf("%d took %v", n, took)
+			}
+		})
+	})
+}
+
+func TestACommandBehindAStalledWriteIsNotSentAfterItsDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const stall = 300 * time.Millisecond
+		pipelined(t, transporttest.Faults{Write: transporttest.Nth(0, transporttest.Fate{Delay: stall})}, 3, func(l *Link, s *server) {
+			_, first := begin(t.Context(), l, 1)
+			synctest.Wait() // it has the pen
+			write := must(WriteRegister(4, 1))
+			late := scheduler.Turn{Timeout: time.Second, Deadline: time.Now().Add(stall)}
+			inTime := scheduler.Turn{Timeout: time.Second, Deadline: time.Now().Add(stall + 1)}
+			var done sync.WaitGroup
+			done.Go(func() {
+				if _, err := l.transact(t.Context(), &late, station{unit: 1}, write); !errors.Is(err, scheduler.ErrExpired) || late.Sent {
+					t.Errorf("past its deadline: %v, %+v", err, late)
+				}
+			})
+			done.Go(func() {
+				if _, err := l.transact(t.Context(), &inTime, station{unit: 2}, write); !errors.Is(err, os.ErrDeadlineExceeded) || !inTime.Sent {
+					t.Errorf("just before its deadline: %v, %+v", err, inTime)
+				}
+			})
+			done.Wait()
+			first.Wait()
+			if n := len(s.requests); n != 2 || l.Counters().Requests != 2 {
+				t.Errorf("%d requests have come, %+v", n, l.Counters())
+			}
+		})
+	})
+}
+
+func TestACommandOnModbusTCPWaitsNoLongerForTheGapThanToItsDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pipelined(t, transporttest.Faults{}, 1, func(l *Link, s *server) {
+			start := time.Now() // when the line was opened: it may have been in use
+			turn := scheduler.Turn{Timeout: time.Second, Deadline: start.Add(2 * time.Millisecond)}
+			_, err := l.transact(t.Context(), &turn, station{unit: 1, gap: 4 * time.Millisecond}, must(WriteRegister(4, 1)))
+			if !errors.Is(err, scheduler.ErrExpired) || turn.Sent || time.Now() != turn.Deadline || len(s.requests) != 0 {
+				t.Errorf("%v after %v, %+v", err, time.Since(start), turn)
+			}
+		})
+	})
+}
+
+func TestALateReplyCountsForTheDeviceThatItComesFrom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pipelined(t, transporttest.Faults{}, 2, func(l *Link, s *server) {
+			ask := func(unit byte) int {
+				turn := scheduler.Turn{Timeout: time.Second}
+				_, _ = l.transact(t.Context(), &turn, station{unit: unit}, must(Read(Holding, 0, 1)))
+				return turn.Foreign
+			}
+			ask(1)
+			s.say(binary.BigEndian.Uint16(<-s.requests), 1, []byte{3, 2, 0, 1})
+			synctest.Wait()
+			if two, one, again := ask(2), ask(1), ask(1); two != 0 || one != 1 || again != 0 {
+				t.Errorf("unit 2 has %d, unit 1 %d and then %d", two, one, again)
 			}
 		})
 	})

@@ -51,6 +51,10 @@ func (p *plant) round(poll *modbus.Poll) {
 	var err error
 	for more := true; more && err == nil; {
 		more, err = poll.Step(p.Context(), &scheduler.Turn{Timeout: 300 * time.Millisecond})
+		if early, ok := errors.AsType[*scheduler.NotYet](err); ok {
+			<-time.After(time.Until(early.Until))
+			more, err = true, nil
+		}
 	}
 	if work := poll.End(err); work != nil {
 		work(p.Context())

@@ -42,11 +42,18 @@ func TestATurnSaysHowLongTheDeviceTook(t *testing.T) {
 		}
 		slaves[1].Next(modbusslave.BadCRC)
 		turn := scheduler.Turn{Timeout: 300 * time.Millisecond}
-		if err := p.step(0, 1, &turn); !errors.Is(err, os.ErrDeadlineExceeded) || turn.Garbled != 1 || turn.Took != 0 || !turn.Sent {
+		if err := p.step(0, 1, &turn); !errors.Is(err, os.ErrDeadlineExceeded) || turn.Garbled != 1 || turn.Foreign != 0 || turn.Took != 0 || !turn.Sent {
 			p.Errorf("a bad CRC: %+v, %v", turn, err)
 		}
-		if e := p.link.Errors()[1]; e != (modbus.UnitErrors{Timeouts: 1, BadFrames: 1}) {
-			p.Errorf("counted %+v", e)
+		for name, fault := range map[string]modbusslave.Fault{
+			"another unit": modbusslave.WrongUnit, "another function": modbusslave.WrongFunction, "another length": modbusslave.WrongLength,
+		} {
+			<-time.After(time.Second) // nothing is late any more
+			slaves[1].Next(fault)
+			turn := scheduler.Turn{Timeout: 300 * time.Millisecond}
+			if err := p.step(0, 1, &turn); !errors.Is(err, os.ErrDeadlineExceeded) || turn.Garbled != 0 || turn.Foreign != 1 {
+				p.Errorf("%s: %+v, %v", name, turn, err)
+			}
 		}
 	})
 }
@@ -186,6 +193,18 @@ func TestAStepEndsWithItsContext(t *testing.T) {
 		}
 		if _, err := poll.Step(p.Context(), &scheduler.Turn{Timeout: time.Minute}); err != nil {
 			p.Errorf("under another: %v", err)
+		}
+	})
+}
+
+func TestTheEndOfAnEarlierContextInterruptsNobody(t *testing.T) {
+	onALine(t, []int{1}, func(p *plant, slaves map[int]*modbusslave.Slave) {
+		if _, err := p.ask(1, p.read(0, 2)); err != nil { // its context ends when it returns
+			p.Fatal(err)
+		}
+		slaves[1].Next(modbusslave.Late(100 * time.Millisecond))
+		if err := p.step(0, 1, &scheduler.Turn{Timeout: 300 * time.Millisecond}); err != nil {
+			p.Error(err)
 		}
 	})
 }
