@@ -28,9 +28,9 @@ type agenda struct {
 	run     int      // commands that went since a poll did, while polls were ready
 }
 
-func newAgenda(n int) *agenda {
+func newAgenda(n int) agenda {
 	byDeadline := func(a, b *round) bool { return a.deadline.Before(b.deadline) }
-	return &agenda{
+	return agenda{
 		rounds:  make([]*round, 0, n),
 		waiting: queue{before: func(a, b *round) bool { return a.wake.Before(b.wake) }},
 		polls:   queue{before: byDeadline},

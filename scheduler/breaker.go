@@ -33,7 +33,7 @@ type breaker struct {
 	until    time.Time                           // nothing is tried before
 }
 
-func newBreaker(cfg BreakerConfig) *breaker { return &breaker{cfg: cfg} }
+func newBreaker(cfg BreakerConfig) breaker { return breaker{cfg: cfg} }
 
 func circuit(failures int, open time.Duration) *gobreaker.CircuitBreaker[struct{}] {
 	return gobreaker.NewCircuitBreaker[struct{}](gobreaker.Settings{

@@ -21,9 +21,9 @@ type Lane struct {
 	shared *Shared
 	log    *slog.Logger
 
-	agenda  *agenda
+	agenda  agenda
 	opening backoff
-	breaker *breaker
+	breaker breaker
 	budget  budget // of the whole line
 
 	gone  error       // why the open line was lost; nil while it is there

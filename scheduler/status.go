@@ -3,6 +3,7 @@ package scheduler
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -94,12 +95,19 @@ func lostWithin(err error) error {
 	return nil
 }
 
-// Ready tells whether the link is open, so that a job would go at its turn. It
-// may be called at any time.
-func (l *Lane) Ready() bool {
+// Ready tells whether the link is open, so that a job would go at its turn, and if
+// not, why, in words. It may be called at any time.
+func (l *Lane) Ready() (ready bool, why string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.status.State == Up
+	s := &l.status
+	switch {
+	case s.State == Up:
+		return true, ""
+	case s.Reason == "":
+		return false, fmt.Sprintf("its link %s is %s", s.Link, s.State)
+	}
+	return false, fmt.Sprintf("its link %s is %s: %s", s.Link, s.State, s.Reason)
 }
 
 // Status may be called at any time.

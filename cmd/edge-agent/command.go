@@ -20,22 +20,25 @@ import (
 // commandFlags are those of write, read and call.
 type commandFlags struct {
 	agentFlags
-	Timeout time.Duration `placeholder:"30s" help:"How long the command is worth anything: what was not sent by then is not sent at all. Unless given: [commands] timeout of the agent."`
-	Key     string        `placeholder:"NAME" help:"Makes the command happen once: whoever gives the same key again, within a day, gets the outcome of the first."`
-	JSON    bool          `help:"Print the command and its outcome as JSON, for machines."`
+	Timeout *time.Duration `placeholder:"30s" help:"How long the command is worth anything: what was not sent by then is not sent at all. Unless given: [commands] timeout of the agent."`
+	Key     string         `placeholder:"NAME" help:"Makes the command happen once: whoever gives the same key again, within a day, gets the outcome of the first."`
+	JSON    bool           `help:"Print the command and its outcome as JSON, for machines."`
 }
 
 // do has the agent carry out a command, waits for its end, and prints it. The
 // error says what became of a command that did not succeed.
 func (f *commandFlags) do(ctx context.Context, out io.Writer, errs errorWriter, r command.Request, show func(io.Writer, *command.Command) error) error {
-	if f.Timeout < 0 {
-		return inputError{fmt.Errorf("--timeout=%v is over before it begins", f.Timeout)}
+	if f.Timeout != nil && *f.Timeout <= 0 {
+		return inputError{fmt.Errorf("--timeout=%v leaves no time; write a positive duration, such as 5s", *f.Timeout)}
 	}
 	agent, err := f.connect()
 	if err != nil {
 		return err
 	}
-	r.Key, r.Timeout = f.Key, command.Duration(f.Timeout)
+	r.Key = f.Key
+	if f.Timeout != nil {
+		r.Timeout = command.Duration(*f.Timeout)
+	}
 	c, err := agent.submit(ctx, r)
 	if err != nil {
 		return err
@@ -113,7 +116,9 @@ func took(c *command.Command) string {
 
 // shown is a value for people.
 func shown(v command.Value) string {
-	if text, ok := v.Text(); ok {
+	if text, ok := v.Text(); ok && text == "" {
+		return `""`
+	} else if ok {
 		return plain(text)
 	}
 	return string(v.AppendJSON(nil))
@@ -129,13 +134,18 @@ func plain(s string) string {
 }
 
 // parseValue takes an argument for what it looks like: a bool, a number, or a
-// text, which may stand in JSON's quotes.
-func parseValue(arg string) command.Value {
-	var v command.Value
-	if json.Unmarshal([]byte(arg), &v) != nil {
-		v.Value = record.String(arg)
+// text, which may stand in JSON's quotes. The error is for a number that none can
+// hold.
+func parseValue(arg string) (v command.Value, err error) {
+	err = json.Unmarshal([]byte(arg), &v)
+	var number json.Number
+	switch {
+	case err == nil:
+		return v, nil
+	case json.Unmarshal([]byte(arg), &number) == nil && !strings.HasPrefix(arg, `"`) && arg != "null":
+		return v, fmt.Errorf("%w. If it is meant as a text, write it in quotes: '\"%.40s\"'", err, arg)
 	}
-	return v
+	return command.Value{Value: record.String(arg)}, nil
 }
 
 // numbersLast moves a negative number behind "--", where it can't be taken for a

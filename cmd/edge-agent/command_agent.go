@@ -40,7 +40,7 @@ func (f *agentFlags) connect() (*runningAgent, error) {
 		tokenFile = cmp.Or(tokenFile, os.Getenv("EDGE_AGENT_TOKEN_FILE"))
 	}
 	if address == "" || tokenFile == "" {
-		file, err := f.configuration()
+		file, err := f.configuration(address)
 		if err != nil {
 			return nil, err
 		}
@@ -65,10 +65,13 @@ func (f *agentFlags) connect() (*runningAgent, error) {
 	}, nil
 }
 
-func (f *agentFlags) configuration() (*config.File, error) {
+// configuration is what the agent runs with; address is its own if that is known.
+func (f *agentFlags) configuration(address string) (*config.File, error) {
 	path := cmp.Or(f.Config, defaultConfig)
 	file, problems, err := config.Load(path, os.LookupEnv)
 	switch {
+	case errors.Is(err, fs.ErrNotExist) && f.Config == "" && address != "":
+		return nil, inputError{fmt.Errorf("whose token? There is no %s that would say where that of the agent at %s is: add --token-file FILE", path, address)}
 	case errors.Is(err, fs.ErrNotExist) && f.Config == "":
 		return nil, inputError{fmt.Errorf("which agent? There is no %s: name the configuration it runs with (-c FILE), or --admin HOST:PORT and --token-file FILE", path)}
 	case err != nil:
@@ -122,6 +125,9 @@ type runningAgent struct {
 const (
 	// pollTime is how long one request waits for the command's end.
 	pollTime = 20 * time.Second
+	// graceTime is what a command's end may take beyond its deadline: a request that
+	// left just before is answered, and the end goes to disk.
+	graceTime = 8 * time.Second
 	// answerTime is what the agent may need besides, with a slow disk.
 	answerTime = 15 * time.Second
 	// maxAnswer bounds what is taken from whoever answers there, in bytes: a
@@ -141,6 +147,11 @@ func (a *runningAgent) submit(ctx context.Context, r command.Request) (command.C
 	if err != nil {
 		return command.Command{}, err
 	}
+	if r.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(r.Timeout)+graceTime)
+		defer cancel()
+	}
 	c, err := a.ask(ctx, http.MethodPost, path, body)
 	switch {
 	case errors.Is(err, errAway):
@@ -153,11 +164,18 @@ func (a *runningAgent) submit(ctx context.Context, r command.Request) (command.C
 	return c, err
 }
 
-// wait returns c when it has ended.
+// wait returns c when it has ended, or an error when its time is long over.
 func (a *runningAgent) wait(ctx context.Context, c command.Command) (command.Command, error) {
+	within := c.Deadline.Sub(c.Submitted) + graceTime
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
 	for !c.State.Final() {
 		path := "/api/v1/commands/" + url.PathEscape(c.ID)
 		next, err := a.ask(ctx, http.MethodGet, path+"?wait="+pollTime.String(), nil)
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return c, fmt.Errorf("command %s is still %s, %s after it was given, though its time is over: the disk may be full, or the line stuck (see http://%s/readyz). To see what becomes of it: curl http://%s%s",
+				c.ID, plain(string(c.State)), within.Round(time.Second), a.address, a.address, path)
+		}
 		if ctx.Err() != nil {
 			return c, fmt.Errorf("no longer waiting; command %s goes on in the agent. To see what becomes of it: curl http://%s%s", c.ID, a.address, path)
 		}

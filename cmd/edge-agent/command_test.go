@@ -187,8 +187,16 @@ func TestAnArgumentIsTakenForWhatItLooksLike(t *testing.T) {
 		"auto": record.String("auto"), `"12"`: record.String("12"), "012": record.String("012"), "": record.String(""),
 		"null": record.String("null"), "[1]": record.String("[1]"), `{"a":1}`: record.String(`{"a":1}`), "TRUE": record.String("TRUE"),
 	} {
-		if got := parseValue(arg); got.Value != want {
-			t.Errorf("%q: got %+v, want %+v", arg, got, want)
+		if got, err := parseValue(arg); err != nil || got.Value != want {
+			t.Errorf("%q: got %+v %v, want %+v", arg, got, err, want)
+		}
+	}
+}
+
+func TestANumberThatNothingHoldsIsNoText(t *testing.T) {
+	for _, arg := range []string{"18446744073709551616", "-9223372036854775809", "1e999"} {
+		if got, err := parseValue(arg); err == nil || !strings.Contains(err.Error(), "too large") {
+			t.Errorf("%s became %+v, %v", arg, got, err)
 		}
 	}
 }
@@ -271,6 +279,31 @@ func TestAnAgentThatGoesAwayLeavesNoDoubt(t *testing.T) {
 			t.Errorf("exit %d, %s\nwant %s", code, stderr, c.says)
 		}
 		server.Close()
+	}
+}
+
+// The agent's disk may be full, or its line stuck.
+func TestAWaitEndsByItself(t *testing.T) {
+	made := time.Now()
+	asked := command.Command{ID: "c-1", State: command.Sending, Submitted: made, Deadline: made.Add(20*time.Millisecond - graceTime)}
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		<-r.Context().Done()
+	}))
+	defer server.Close()
+	agent := runningAgent{address: server.Listener.Addr().String(), http: server.Client()}
+	if _, err := agent.wait(t.Context(), asked); err == nil || !strings.Contains(err.Error(), "command c-1 is still sending") || errors.Is(err, errInput) {
+		t.Error(err)
+	}
+}
+
+func TestWhatWasRoundedIsPrintedAsItWasWritten(t *testing.T) {
+	var out strings.Builder
+	err := showWritten(&out, &command.Command{
+		Request: command.Request{Device: "d", Kind: command.Write, Point: "p", ReadBack: true, Value: &command.Value{Value: record.Float64(21.57)}},
+		Answer:  &command.Answer{Values: map[string]command.Value{"p": {Value: record.Float64(21.6)}}},
+	})
+	if want := "d p = 21.57  succeeded in 1 ms, written as 21.6, which was read back\n"; err != nil || out.String() != want {
+		t.Errorf("%q, %v", out.String(), err)
 	}
 }
 

@@ -106,7 +106,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int
 	}
 	command, err := parser.Parse(numbersLast(args))
 	if err != nil {
-		fmt.Fprintf(stderr, "edge-agent: %v\nTry: edge-agent --help\n", err)
+		fmt.Fprintf(stderr, "edge-agent: %v\nTry: %s --help\n", err, commandOf(err))
 		return exitInput
 	}
 	if err := command.Run(); err != nil {
@@ -119,6 +119,15 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int
 		return exitRun
 	}
 	return exitDone
+}
+
+// commandOf is what a wrong argument was given to.
+func commandOf(err error) string {
+	var wrong *kong.ParseError
+	if errors.As(err, &wrong) && wrong.Context != nil && wrong.Context.Selected() != nil {
+		return "edge-agent " + wrong.Context.Selected().Name
+	}
+	return "edge-agent"
 }
 
 // errSilent is errInput where the output has said everything.

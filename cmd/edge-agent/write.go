@@ -30,7 +30,10 @@ Exit code: 0 it was written; 1 it was refused, and nothing was sent; 2 it failed
 }
 
 func (c writeCommand) Run(ctx context.Context, out io.Writer, errs errorWriter) error {
-	value := parseValue(c.Value)
+	value, err := parseValue(c.Value)
+	if err != nil {
+		return inputError{err}
+	}
 	return c.do(ctx, out, errs, command.Request{
 		Device: c.Device, Kind: command.Write, Point: c.Point, Value: &value,
 		ReadBack: c.ReadBack, Broadcast: c.Broadcast, Repeat: c.Repeat,
@@ -47,7 +50,11 @@ func showWritten(out io.Writer, c *command.Command) error {
 	case c.Broadcast:
 		how = "sent to all devices of the link, which don't answer that"
 	case c.ReadBack && c.Answer != nil:
-		if v, ok := c.Answer.Values[c.Point]; ok {
+		v, ok := c.Answer.Values[c.Point]
+		switch {
+		case ok && c.Value != nil && shown(v) != shown(*c.Value): // the device can't hold it exactly
+			how += ", written as " + shown(v) + ", which was read back"
+		case ok:
 			how += ", read back " + shown(v)
 		}
 	}

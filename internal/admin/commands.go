@@ -242,11 +242,9 @@ func filterOf(r *http.Request) (command.Filter, error) {
 	if id := r.PathValue("id"); id != "" {
 		f.Device = id
 	}
-	states := []command.State{
-		"", command.Queued, command.Sending, command.Succeeded, command.Failed, command.Expired, command.Refused, command.Unknown,
-	}
-	if !slices.Contains(states, f.State) {
-		return f, fmt.Errorf("there is no state %q; there are %v", f.State, states[1:])
+	const states = "queued, sending, succeeded, failed, expired, refused, unknown"
+	if f.State != "" && !slices.Contains(strings.Split(states, ", "), string(f.State)) {
+		return f, fmt.Errorf("there is no state %q; there are %s", f.State, states)
 	}
 	if text := query.Get("limit"); text != "" {
 		limit, err := strconv.Atoi(text)

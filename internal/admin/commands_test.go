@@ -150,6 +150,7 @@ func TestABodyThatIsNoCommandIsRefusedInWords(t *testing.T) {
 		"an unknown field": {`{"kind":"write","pont":"x"}`, nil, 400, `there is no field \"pont\"; there are kind, point, value`},
 		"a wrong type":     {`{"kind":"read","points":"x"}`, nil, 400, "points can't be a string"},
 		"a bad duration":   {`{"kind":"read","timeout":"soon"}`, nil, 400, `is no duration`},
+		"no time at all":   {`{"kind":"read","timeout":"0s"}`, nil, 400, `write a positive duration, such as \"5s\"`},
 		"no object":        {`[]`, nil, 400, "write an object"},
 		"no JSON":          {`write`, nil, 400, "the body is no command"},
 		"nothing":          {``, nil, 400, "it is empty"},

@@ -21,10 +21,8 @@ const (
 
 // checkForm tells whether a request can be kept at all.
 func (r *Room) checkForm(q *Request) error {
-	if q.Key != "" {
-		if err := record.CheckName(q.Key); err != nil {
-			return fmt.Errorf("its key %w", err)
-		}
+	if q.Key != "" && record.CheckName(q.Key) != nil {
+		return fmt.Errorf("the key %.80q can't be: a key has 1 to %d bytes of UTF-8, no / + # and no control character, and does not begin with _ or $", q.Key, record.MaxName)
 	}
 	for what, word := range map[string]string{"method": q.Method, "content type": q.ContentType, "by": q.By} {
 		if len(word) > maxWord || !utf8.ValidString(word) {

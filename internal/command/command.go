@@ -7,7 +7,8 @@
 //   - Submit returns once the command is on disk. It survives kill -9 and a power
 //     cut from then on, and so does its end.
 //   - What is told of a command is on disk: no crash takes it back. That it is
-//     being sent is on disk before the first byte may leave.
+//     being sent is on disk before the first byte may leave. Only where the disk
+//     takes nothing any more, Wait tells an end all the same.
 //   - A command is never sent after its deadline: it has expired then. The
 //     deadline is time left; a restart in between counts, and after a reboot
 //     without a synchronised clock nobody can say how long it was, so the command
@@ -121,7 +122,8 @@ type Answer struct {
 	ContentType string            `json:"content_type,omitempty"`
 }
 
-// Duration is a time.Duration written as in the configuration: "30s".
+// Duration is a time.Duration written as in the configuration: "30s". As text it
+// is positive: who leaves it out means the default, and who writes "0s" does not.
 type Duration time.Duration
 
 // MarshalText implements encoding.TextMarshaler.
@@ -130,8 +132,11 @@ func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d)
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (d *Duration) UnmarshalText(text []byte) error {
 	parsed, err := time.ParseDuration(string(text))
-	if err != nil {
+	switch {
+	case err != nil:
 		return fmt.Errorf(`%q is no duration; write one such as "30s"`, text)
+	case parsed <= 0:
+		return fmt.Errorf(`%q leaves no time; write a positive duration, such as "5s"`, text)
 	}
 	*d = Duration(parsed)
 	return nil

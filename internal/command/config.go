@@ -1,7 +1,6 @@
 package command
 
 import (
-	"context"
 	"errors"
 	"time"
 
@@ -34,10 +33,10 @@ type Config struct {
 
 // Line takes jobs toward devices: a scheduler.Lane, or an MCP listener.
 type Line interface {
-	// Ready tells whether the line is open, so that a job would go at its turn. A
-	// command for one that is not stays queued: a crash meanwhile leaves no doubt
-	// that it was not sent.
-	Ready() bool
+	// Ready tells whether the line is open, so that a job would go at its turn, and
+	// if not, why, in words. A command for one that is not stays queued: a crash
+	// meanwhile leaves no doubt that it was not sent.
+	Ready() (ready bool, why string)
 	// Submit returns at once. The job's Task is told how it ended; when Submit
 	// fails it is not told, and nothing was sent. After scheduler.ErrBusy it is
 	// tried again.
@@ -136,14 +135,4 @@ func commitOf(c *store.Commit, err error) (Commit, error) {
 		return nil, err
 	}
 	return c, nil
-}
-
-// wait returns when c is done, or ctx's error before.
-func wait(ctx context.Context, c Commit) error {
-	select {
-	case <-c.Done():
-		return c.Err()
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

@@ -17,7 +17,7 @@ import (
 // worker is a line that does each job at once, in a goroutine of its own.
 type worker struct{ done sync.WaitGroup }
 
-func (w *worker) Ready() bool { return true }
+func (w *worker) Ready() (ready bool, why string) { return true, "" }
 
 func (w *worker) Submit(j scheduler.Job) error {
 	w.done.Go(func() { do(j, nil) })

@@ -114,16 +114,28 @@ func (r *Room) forget(which func(*entry) bool) {
 		if e.shown != e.now || !e.now.State.Final() || !which(e) {
 			return false
 		}
-		if _, err := r.mailbox.Delete(keyPrefix + e.now.ID); err != nil {
+		if err := r.takeOut(e); err != nil {
 			r.log.Error("a command can't be taken out of the mailbox", "command", e.now.ID, "error", err)
 			return false
-		}
-		r.bytes -= int64(e.size)
-		delete(r.byID, e.now.ID)
-		delete(r.byKey, e.now.ID)
-		if r.byKey[e.now.Key] == e {
-			delete(r.byKey, e.now.Key)
 		}
 		return true
 	})
 }
+
+// takeOut makes a command one that nobody knows; its place in the order is left to
+// the caller.
+func (r *Room) takeOut(e *entry) error {
+	if _, err := r.mailbox.Delete(keyPrefix + e.now.ID); err != nil {
+		return err
+	}
+	r.bytes -= int64(e.size)
+	delete(r.byID, e.now.ID)
+	delete(r.byKey, e.now.ID)
+	if r.byKey[e.now.Key] == e {
+		delete(r.byKey, e.now.Key)
+	}
+	return nil
+}
+
+// keeps tells whether a command has not been taken out.
+func (r *Room) keeps(e *entry) bool { return r.byID[e.now.ID] == e }

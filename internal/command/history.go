@@ -21,8 +21,12 @@ func (r *Room) Get(id string) (Command, error) {
 	return *e.shown, nil
 }
 
-// Wait returns a command once its end is on disk. It fails with ErrNotFound, or
-// when ctx ends first; then the command is returned as it is.
+// Wait returns a command once its end is on disk. Where the disk has not taken an
+// end for two seconds, the command is returned as it has ended nevertheless, so
+// that no answer is lost with the disk: that alone a crash may take back, and the
+// command may be unknown or expired then. Wait fails with ErrNotFound, with
+// ErrNotStored when Submit has withdrawn the command, or when ctx ends first; then
+// the command is returned as it is told.
 func (r *Room) Wait(ctx context.Context, id string) (Command, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -31,23 +35,47 @@ func (r *Room) Wait(ctx context.Context, id string) (Command, error) {
 	if e == nil {
 		return Command{}, fmt.Errorf("command %.64q: %w", id, ErrNotFound)
 	}
-	if e.now.State.Final() && e.shown != e.now {
-		r.mustSave(e, r.clock.Now(), true) // it was in no hurry so far
+	if e.now.State.Final() && e.shown != e.now && e.endBy == 0 {
+		r.saveEnd(e, r.clock.Now(), true)
 	}
 	e.waiters++
 	r.mu.Unlock()
-	var err error
-	select {
-	case <-e.done:
-	case <-ctx.Done():
-		err = fmt.Errorf("command %s has not ended: %w", id, ctx.Err())
+	err := r.awaitEnd(ctx, e)
+	if err != nil {
+		err = fmt.Errorf("command %s has not ended: %w", id, err)
 	}
 	r.mu.Lock()
 	e.waiters--
-	if e.shown == nil {
-		return Command{}, err
+	switch {
+	case e.shown != nil:
+		return *e.shown, err
+	case !r.keeps(e):
+		err = fmt.Errorf("command %s was withdrawn: %w", id, ErrNotStored)
 	}
-	return *e.shown, err
+	return Command{}, err
+}
+
+// awaitEnd returns when the end of a command is told, or ctx's error before.
+func (r *Room) awaitEnd(ctx context.Context, e *entry) error {
+	select {
+	case <-e.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-e.over:
+	}
+	r.mu.Lock()
+	late := time.NewTimer(e.endBy - r.clock.Now().Up)
+	r.mu.Unlock()
+	defer late.Stop()
+	select {
+	case <-e.done:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-late.C:
+		r.tellUnstored(e)
+	}
+	return nil
 }
 
 // List returns commands as they are on disk, newest first. What they point to

@@ -37,9 +37,7 @@ func (r *Room) hand(e *entry) {
 		r.mu.Unlock()
 		return
 	case left == 0:
-		e.change(func(c *Command) { c.Attempts-- })
-		r.tooLate(e, now, "its deadline passed before it could be sent")
-		r.advance(e.device, now)
+		r.expireMarked(e.device, now)
 		r.mu.Unlock()
 		return
 	}

@@ -43,7 +43,8 @@ func (r *Room) load(now Instant) error {
 			r.baseAge = min(r.baseAge, age)
 		}
 		entries = append(entries, &entry{
-			now: &s.Command, shown: &s.Command, from: s.From, worth: s.Worth, age: s.Age, size: size, done: make(chan struct{}),
+			now: &s.Command, shown: &s.Command, from: s.From, worth: s.Worth, age: s.Age, size: size,
+			over: make(chan struct{}), done: make(chan struct{}),
 		})
 	}
 	r.base = now

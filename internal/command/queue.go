@@ -38,10 +38,11 @@ func (r *Room) advance(d *device, now Instant) {
 		e := d.waiting[0]
 		d.waiting = d.waiting[1:]
 		if e.left(now) == 0 {
-			r.tooLate(e, now, "its deadline passed while it waited for its turn")
+			r.tooLate(e, now, d.whyLate(e))
 			continue
 		}
-		if !d.target.Line.Ready() {
+		ready, why := d.target.Line.Ready()
+		if d.why = why; !ready {
 			d.waiting = slices.Insert(d.waiting, 0, e)
 			d.away = min(max(2*d.away, minAway), maxAway)
 			r.delay(d, now, d.away)
@@ -55,7 +56,7 @@ func (r *Room) advance(d *device, now Instant) {
 		})
 		if err := r.save(e, now, true); err != nil {
 			r.log.Error("a command can't be sent, as that it is being sent can't be stored; it is tried again", "command", e.now.ID, "device", d.id, "error", err)
-			e.now = before
+			e.now, d.why = before, notMarked
 			d.waiting = slices.Insert(d.waiting, 0, e)
 			r.delay(d, now, time.Second)
 			return
@@ -112,7 +113,8 @@ func (r *Room) finish(e *entry, now Instant, state State, reason string, answer 
 	}
 	e.task = nil
 	r.fitAnswer(e, now)
-	r.mustSave(e, now, e.waiters > 0)
+	close(e.over)
+	r.saveEnd(e, now, e.waiters > 0)
 	r.log.Info("command ended", "command", e.now.ID, "device", e.now.Device, "kind", e.now.Kind, "state", state, "reason", e.now.Reason)
 }
 
@@ -136,7 +138,40 @@ func (r *Room) expire(now Instant) {
 			return false
 		})
 		for _, e := range late {
-			r.tooLate(e, now, "its deadline passed while it waited for its turn")
+			r.tooLate(e, now, d.whyLate(e))
 		}
+		r.expireMarked(d, now)
 	}
+}
+
+// expireMarked ends a command whose mark does not get to disk in time: it was not
+// handed to the line, and is not to be any more.
+func (r *Room) expireMarked(d *device, now Instant) {
+	e := d.current
+	if e == nil || e.handed {
+		return
+	}
+	if left := e.left(now); left > 0 {
+		r.expireAt = min(r.expireAt, now.Up+max(left, expireEvery))
+		return
+	}
+	e.change(func(c *Command) { c.Attempts-- })
+	r.tooLate(e, now, d.whyLate(e))
+	r.advance(d, now)
+}
+
+// notMarked is why a command waits while the disk does not take that it is being
+// sent.
+const notMarked = "it could not be stored in time that it is being sent. Is the disk full, or very slow? See /readyz"
+
+// whyLate says what a command of d has waited for in vain.
+func (d *device) whyLate(e *entry) string {
+	const late = "its deadline passed while it waited"
+	switch {
+	case e.shown == nil, d.current != nil && !d.current.handed:
+		return late + ": " + notMarked
+	case d.why != "":
+		return late + ": " + d.why
+	}
+	return late + " for its turn"
 }

@@ -124,9 +124,12 @@ type line struct {
 	asks int   // whether it is
 }
 
-func (l *line) Ready() bool {
+func (l *line) Ready() (ready bool, why string) {
 	l.asks++
-	return !l.away
+	if l.away {
+		return false, "its link is down"
+	}
+	return true, ""
 }
 
 func (l *line) Submit(j scheduler.Job) error {

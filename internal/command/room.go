@@ -30,13 +30,21 @@ const (
 	// Run sleeps: its timers don't run while the machine is suspended.
 	tidyEvery = time.Minute
 
+	// Submit waits for the disk as long as its command is worth anything, within
+	// these bounds.
+	minStoring = time.Second
+	maxStoring = 10 * time.Second
+
+	// endStoring is how long Wait waits for the disk once a command has ended.
+	endStoring = 2 * time.Second
+
 	never = time.Duration(math.MaxInt64)
 )
 
 // Room keeps the commands. All its methods may be called concurrently.
 //
-// What Submit, Get, Wait and List tell of a command is on disk: no crash takes it
-// back. The end of a command that nobody waits for is on disk, and told, within
+// What Submit, Get and List tell of a command is on disk: no crash takes it back.
+// The same goes for Wait, except where the disk fails. The end of a command that nobody waits for is on disk, and told, within
 // the store's commit_delay; with somebody in Wait it is written at once.
 type Room struct {
 	cfg     Config
@@ -78,6 +86,7 @@ type device struct {
 	place   int           // in Room.delayed, from 1 on; 0: not there
 	busy    time.Duration // how long it waited after the last ErrBusy
 	away    time.Duration // how long it waits while its line is not open
+	why     string        // what its commands wait for, if that is not each other
 	stopped bool          // its line has been: no more in this process
 }
 
@@ -85,7 +94,7 @@ type device struct {
 // never changes.
 type entry struct {
 	now     *Command // as it is
-	shown   *Command // as it is on disk; nil: not yet
+	shown   *Command // as it is told, which is as it is on disk; nil: not yet
 	from    Instant
 	worth   time.Duration
 	age     time.Duration // of the room when it was saved last
@@ -95,7 +104,9 @@ type entry struct {
 	first   Commit
 	handed  bool // to the line
 	waiters int
-	done    chan struct{} // closed when its end is on disk
+	endBy   time.Duration // by Instant.Up: when its end should be on disk; 0: there is no hurry
+	over    chan struct{} // closed when its end is known
+	done    chan struct{} // closed when its end is told, or it has been withdrawn
 }
 
 // saving is a commit under way.

@@ -24,13 +24,13 @@ func (r *Room) settle() {
 }
 
 func (r *Room) stored(e *entry, version *Command) {
-	told := e.shown != nil && e.shown.State.Final()
+	if !r.keeps(e) || e.shown != nil && e.shown.State.Final() {
+		return
+	}
 	e.shown = version
 	switch {
 	case version.State.Final():
-		if !told {
-			close(e.done)
-		}
+		close(e.done)
 	case version.State == Sending && e.now == version:
 		r.ready = append(r.ready, e)
 		r.rouse()
@@ -82,8 +82,31 @@ func (r *Room) saveAgain(now Instant) {
 	list := r.unsaved
 	r.unsaved, r.retryAt = nil, never
 	for _, e := range list {
-		r.mustSave(e, now, true)
+		if r.keeps(e) {
+			r.mustSave(e, now, true)
+		}
 	}
+}
+
+// saveEnd is mustSave for an end; one that somebody waits for is in a hurry.
+func (r *Room) saveEnd(e *entry, now Instant, urgent bool) {
+	if urgent {
+		e.endBy = now.Up + endStoring
+	}
+	r.mustSave(e, now, urgent)
+}
+
+// tellUnstored tells an end that does not get to disk.
+func (r *Room) tellUnstored(e *entry) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.settle()
+	if !r.keeps(e) || e.shown == e.now {
+		return
+	}
+	r.log.Warn("the end of a command is told before it is on disk, which is full or very slow", "command", e.now.ID, "device", e.now.Device)
+	e.shown = e.now
+	close(e.done)
 }
 
 // fitAnswer drops an answer that is too large, or finds no room beside what other

@@ -19,8 +19,13 @@ import (
 //	              breaks a limit of what can be stored: then it has no ID
 //	ErrKeyTaken   the key stands for another request
 //	ErrFull       a limit of Config is reached
-//	ErrNotStored  the disk failed, or ctx ended first: then the command has an ID, and may yet be stored and
-//	              carried out until its deadline; Get tells
+//	ErrNotStored  the disk failed, or did not take it for 10 s, or for its own time if that is less (but at least
+//	              1 s): then the command has been withdrawn and is not sent. Or ctx ended first: then it has an
+//	              ID, and may yet be stored and carried out until its deadline; Get tells
+//
+// One case is left in which a command that was withdrawn is sent: the disk
+// recovers, the agent crashes before the withdrawal is on disk too, and starts
+// again before the deadline.
 //
 // Payload and Points are copied.
 func (r *Room) Submit(ctx context.Context, q Request) (Command, error) {
@@ -145,7 +150,7 @@ func (r *Room) newEntry(q Request, now Instant) *entry {
 		now: &Command{
 			ID: newID(now.Wall, r.lastID), Request: q, State: Queued, Submitted: now.Wall, Deadline: now.Wall.Add(worth),
 		},
-		from: now, worth: worth, done: make(chan struct{}),
+		from: now, worth: worth, over: make(chan struct{}), done: make(chan struct{}),
 	}
 }
 
@@ -162,13 +167,17 @@ func (r *Room) keep(e *entry) {
 
 // told waits until a command is on disk, and tells how it stands.
 func (r *Room) told(ctx context.Context, e *entry, known bool) (c Command, err error) {
-	if e.first != nil { // it was not there at start
-		err = wait(ctx, e.first)
-	}
+	late, err := r.awaitStored(ctx, e)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.settle()
+	if late && e.shown == nil && r.keeps(e) {
+		err = r.withdraw(e)
+	}
 	switch {
+	case e.shown == nil && !r.keeps(e):
+		return Command{}, fmt.Errorf("%w: it is not on disk after %s, as the disk is full or very slow (see /readyz). It has been withdrawn: nothing was sent, and nothing will be",
+			ErrNotStored, r.storing(e))
 	case err != nil:
 		c, err = *e.now, fmt.Errorf("%w: command %s: %w", ErrNotStored, e.now.ID, err)
 	case e.shown.State == Refused:
@@ -178,4 +187,44 @@ func (r *Room) told(ctx context.Context, e *entry, known bool) (c Command, err e
 	}
 	c.Known = known
 	return c, err
+}
+
+// storing is how long a command may take to get to disk.
+func (r *Room) storing(e *entry) time.Duration { return min(max(e.worth, minStoring), maxStoring) }
+
+// awaitStored returns when a command is on disk or has been withdrawn, when it is
+// late for that, or with an error when it never will be, or ctx ends.
+func (r *Room) awaitStored(ctx context.Context, e *entry) (late bool, err error) {
+	if e.first == nil { // it was there at start
+		return false, nil
+	}
+	timer := time.NewTimer(r.storing(e))
+	defer timer.Stop()
+	select {
+	case <-e.first.Done():
+		return false, e.first.Err()
+	case <-e.done:
+		return false, nil
+	case <-timer.C:
+		return true, nil
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+}
+
+// withdraw takes back a command that does not get to disk. Should it get there
+// yet, what takes it out follows.
+func (r *Room) withdraw(e *entry) error {
+	if err := r.takeOut(e); err != nil {
+		return err
+	}
+	r.log.Warn("a command was withdrawn: it could not be stored in time", "command", e.now.ID, "device", e.now.Device, "kind", e.now.Kind)
+	r.order = slices.DeleteFunc(r.order, func(other *entry) bool { return other == e })
+	r.dismiss(e)
+	close(e.done)
+	if d := e.device; d.current == e {
+		d.current = nil
+		r.advance(d, r.clock.Now())
+	}
+	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 
 	"github.com/mcp-edge/edge-agent/record"
@@ -64,7 +65,7 @@ func (v *Value) number(b []byte) error {
 		}
 		u, err := strconv.ParseUint(n.String(), 10, 64)
 		if err != nil {
-			return fmt.Errorf("%.40s has more than 64 bits; for a floating point number write a decimal point", n)
+			return fmt.Errorf("%.40s is too large: whole numbers go from %d to %d; for a floating point number write a decimal point", n, int64(math.MinInt64), uint64(math.MaxUint64))
 		}
 		v.Value = record.Uint(u)
 		return nil

@@ -43,7 +43,7 @@ func TestWhatIsNoValueIsRefusedInWords(t *testing.T) {
 		`null`:                 "null",
 		`[1]`:                  "list",
 		`{"a":1}`:              "object",
-		`18446744073709551616`: "64 bits",
+		`18446744073709551616`: "whole numbers go from -9223372036854775808 to 18446744073709551615",
 		`1e999`:                "too large",
 	} {
 		var m map[string]Value

@@ -5,14 +5,22 @@ import (
 	"strings"
 )
 
-// compact makes the texts and lists of a File, many in one piece of memory. One by
-// one they would be scattered among all that reading the file throws away, and
-// keep the pages around them: with ten thousand devices three times their size.
+// compact makes the texts and lists of a File: each once for all that say the same,
+// and many in one piece of memory. One by one they would be scattered among all that
+// reading the file throws away, and keep the pages around them: with ten thousand
+// devices several times their size.
 type compact struct {
-	page  *strings.Builder               // has room for more texts
-	texts map[string]string              // so far: each is kept once
-	rest  map[reflect.Type]reflect.Value // of the piece that lists are cut from, by their type
-	piece map[reflect.Type]int           // how many elements it had
+	page  *strings.Builder  // has room for more texts
+	texts map[string]string // so far
+	lists map[reflect.Type]*lists
+}
+
+// lists are cut from pieces, those of one type from the same.
+type lists struct {
+	piece  int           // how many elements the newest piece has
+	rest   reflect.Value // of it
+	before reflect.Value // what rest was before the last list was cut off
+	last   reflect.Value // list that was different from the one before
 }
 
 // Bounds of a piece: bytes of text, and elements of lists.
@@ -22,10 +30,7 @@ const (
 )
 
 func newCompact() *compact {
-	return &compact{
-		page: new(strings.Builder), texts: make(map[string]string),
-		rest: make(map[reflect.Type]reflect.Value), piece: make(map[reflect.Type]int),
-	}
+	return &compact{page: new(strings.Builder), texts: make(map[string]string), lists: make(map[reflect.Type]*lists)}
 }
 
 // text is a copy of s, which is a piece of the whole file and would keep it.
@@ -48,12 +53,31 @@ func (c *compact) text(s string) string {
 
 // list is a slice of type t with n zero elements. Its elements never move.
 func (c *compact) list(t reflect.Type, n int) reflect.Value {
-	rest, ok := c.rest[t]
-	if !ok || rest.Len() < n {
-		// As large as all before, so that a small file takes little.
-		c.piece[t] = min(max(2*c.piece[t], n), max(pieceSize, n))
-		rest = reflect.MakeSlice(t, c.piece[t], c.piece[t])
+	of := c.lists[t]
+	if of == nil {
+		of = &lists{rest: reflect.MakeSlice(t, 0, 0), last: reflect.Zero(t)}
+		c.lists[t] = of
 	}
-	c.rest[t] = rest.Slice(n, rest.Len())
-	return rest.Slice3(0, n, n)
+	if of.rest.Len() < n {
+		// As large as all before, so that a small file takes little.
+		of.piece = min(max(2*of.piece, n), max(pieceSize, n))
+		of.rest = reflect.MakeSlice(t, of.piece, of.piece)
+	}
+	of.before = of.rest
+	of.rest = of.rest.Slice(n, of.rest.Len())
+	return of.before.Slice3(0, n, n)
+}
+
+// again is the list before if made, the newest list of its type, says the same: of
+// ten thousand devices most are alike, and share their polls and points. The memory
+// of made is used again then.
+func (c *compact) again(made reflect.Value) reflect.Value {
+	of := c.lists[made.Type()]
+	if !reflect.DeepEqual(made.Interface(), of.last.Interface()) {
+		of.last = made
+		return made
+	}
+	made.Clear()
+	of.rest = of.before
+	return of.last
 }

@@ -37,3 +37,21 @@ func TestTextsAndListsKeepTheirContent(t *testing.T) {
 		t.Error("what is larger than a piece is cut short")
 	}
 }
+
+func TestListsThatSayTheSameAreOne(t *testing.T) {
+	c := newCompact()
+	made := func(values ...int) []int {
+		list := c.list(reflect.TypeFor[[]int](), len(values))
+		for i, v := range values {
+			list.Index(i).SetInt(int64(v))
+		}
+		return c.again(list).Interface().([]int)
+	}
+	first, same, other, zero := made(1, 2), made(1, 2), made(1, 3), made(0, 0)
+	if &first[0] != &same[0] {
+		t.Error("the same is there twice")
+	}
+	if !slices.Equal(first, []int{1, 2}) || !slices.Equal(other, []int{1, 3}) || !slices.Equal(zero, []int{0, 0}) {
+		t.Errorf("%v, %v, %v", first, other, zero)
+	}
+}

@@ -179,14 +179,18 @@ func (d *decoder) tables(path string, raw any, target reflect.Value, f *field) {
 		return
 	}
 	// Made at once, so that the entries never move: secrets point into them.
-	target.Set(d.store.list(f.typ, len(list)))
+	made, secrets := d.store.list(f.typ, len(list)), len(d.secrets)
 	for i, entry := range list {
 		if table, ok := entry.(map[string]any); ok {
-			d.table(element(path, i), table, target.Index(i))
+			d.table(element(path, i), table, made.Index(i))
 			continue
 		}
 		d.reportf(element(path, i), "is %s; write { … }", describe(entry))
 	}
+	if len(d.secrets) == secrets {
+		made = d.store.again(made)
+	}
+	target.Set(made)
 }
 
 // numbers fills a list of numbers.

@@ -116,13 +116,13 @@ modbus = { unit = 1 }
 // retries is how many requests the agent has repeated, on all links.
 func (a *agent) retries(tb testing.TB) (n int) {
 	tb.Helper()
-	_, body := a.get("/api/v1/links")
 	var links []struct {
 		Retries int `json:"retries"`
 	}
-	if err := json.Unmarshal(body, &links); err != nil {
-		tb.Fatalf("%v in %s", err, tail(string(body), 200))
-	}
+	eventually(tb, time.Minute, "the state of the links", func() bool {
+		_, body := a.get("/api/v1/links")
+		return json.Unmarshal(body, &links) == nil
+	})
 	for _, l := range links {
 		n += l.Retries
 	}

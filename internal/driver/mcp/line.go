@@ -33,8 +33,13 @@ func (l *Line) Call(method string, payload []byte, contentType string) (*Call, e
 	return newCall(l.device, w, mcp.Request{Method: method, Payload: payload, ContentType: contentType}, l.server.cfg.MaxPayload)
 }
 
-// Ready tells whether the device is connected.
-func (l *Line) Ready() bool { return l.server.peers.session(l.device) != nil }
+// Ready tells whether the device is connected, and if not, that it is not.
+func (l *Line) Ready() (ready bool, why string) {
+	if l.server.peers.session(l.device) == nil {
+		return false, l.device + " is not connected"
+	}
+	return true, ""
+}
 
 // Submit takes a job and returns at once. It may be called before Run. It fails
 // with scheduler.ErrBusy when the device has too many jobs, and with

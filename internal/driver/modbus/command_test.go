@@ -133,6 +133,7 @@ func TestACommandThatCanNotBeIsRefusedInWords(t *testing.T) {
 		}
 		for says, make := range map[string]func() (*modbus.Command, error){
 			`boiler has no point "setpiont"; of its 10 points, these come closest: setpoint, `: write("setpiont", record.Int(1), modbus.WriteOptions{}),
+			`boiler has no point "SETPOINT"; of its 10 points, these come closest: setpoint, `: write("SETPOINT", record.Int(1), modbus.WriteOptions{}),
 			"boiler has a point temp in each of the polls fast, slow: write fast/temp":         write("temp", record.Int(1), modbus.WriteOptions{}),
 			`flow is read-only: give it access = "rw"`:                                         write("flow", record.Int(1), modbus.WriteOptions{}),
 			"sensor can't be written: it is in the table input":                                write("sensor", record.Int(1), modbus.WriteOptions{}),

@@ -160,7 +160,10 @@ func (d *Device) names() (names []string) {
 func (d *Device) unknown(name string) error {
 	const most = 5
 	names := d.names()
-	slices.SortStableFunc(names, func(a, b string) int { return distance(a, name) - distance(b, name) })
+	folded := strings.ToLower(name)
+	slices.SortStableFunc(names, func(a, b string) int {
+		return distance(strings.ToLower(a), folded) - distance(strings.ToLower(b), folded)
+	})
 	switch {
 	case len(names) == 0:
 		return fmt.Errorf("%s has no points", d.spec.ID)

@@ -57,7 +57,7 @@ func (p *point) encodeText(v record.Value) ([]byte, error) {
 	text, ok := v.Text()
 	switch {
 	case !ok:
-		return nil, fmt.Errorf("%s takes text, not %s", p.label, inWords(v))
+		return nil, fmt.Errorf("%s takes text, not %s; text goes in double quotes, in a shell in single ones besides: '\"%s\"'", p.label, inWords(v), inWords(v))
 	case len(text) > p.Length:
 		return nil, fmt.Errorf("%s takes text of at most %d bytes, and %s has %d", p.label, p.Length, inWords(v), len(text))
 	case !utf8.ValidString(text) || strings.Contains(text, "\x00"):

@@ -85,7 +85,7 @@ func TestAValueThatDoesNotFitIsRefusedInWords(t *testing.T) {
 		{PointConfig{Type: "string", Length: 4}, record.String("ABCDE"), "text of at most 4 bytes"},
 		{PointConfig{Type: "string", Length: 4}, record.String("A\x00"), "without NUL"},
 		{PointConfig{Type: "string", Length: 4}, record.String("\xFF"), "UTF-8"},
-		{PointConfig{Type: "string", Length: 4}, record.Int(4), "p takes text, not 4"},
+		{PointConfig{Type: "string", Length: 4}, record.Int(4), `p takes text, not 4; text goes in double quotes, in a shell in single ones besides: '"4"'`},
 		{PointConfig{Type: "string", Length: 4}, record.String(strings.Repeat("x", 1000)), "…"},
 		{PointConfig{Type: "int16", Limits: []float64{-5, 5}}, record.Float64(5.5), "p takes -5 to 5 (its limits), not 5.5"},
 		{PointConfig{Type: "int16", Scale: 0.1, Limits: []float64{0, 1.06}}, record.Float64(1.06), "nearest to 1.06 that the device can hold is 1.1"},

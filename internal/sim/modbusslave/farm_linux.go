@@ -41,7 +41,7 @@ const (
 // Serve answers on each connection of ln until ctx ends, then closes them all,
 // and ln.
 func (f *Farm) Serve(ctx context.Context, ln *net.TCPListener) error {
-	defer ln.Close()
+	defer func() { _ = ln.Close() }()
 	file, err := ln.File() // a duplicate, in blocking mode
 	if err != nil {
 		return fmt.Errorf("modbusslave: farm on %s: %w", ln.Addr(), err)
@@ -51,7 +51,7 @@ func (f *Farm) Serve(ctx context.Context, ln *net.TCPListener) error {
 	if err != nil {
 		return fmt.Errorf("modbusslave: farm on %s: epoll_create1: %w", ln.Addr(), err)
 	}
-	defer unix.Close(loop)
+	defer func() { _ = unix.Close(loop) }()
 	s := &farmer{Farm: f, loop: loop, listener: int(file.Fd()), conns: make(map[int]*farmed)}
 	defer s.closeAll()
 	if err := errors.Join(unix.SetNonblock(s.listener, true), s.watch(s.listener)); err != nil {
