@@ -227,7 +227,7 @@ func TestRandomBytesNeverGetThrough(t *testing.T) {
 			_, _ = rand.NewChaCha8([32]byte{seed}).Read(noise) // never fails
 			p := connect(t, s.address)
 			if seed%2 == 1 { // behind a good beginning
-				p.hello("noise")
+				p.hello(fmt.Sprint("noise-", seed)) // one of its own: who comes again replaces the one before
 			}
 			_, _ = p.conn.Write(noise) // it may have been hung up on
 			p.closed()
