@@ -146,11 +146,14 @@ func TestAMasterOnTheSimulatedLineGetsOnlyWhatWasSentInTimeAndInOrder(t *testing
 			sent = sent[at+1:]
 		}
 	}
-	if book.lateBy["unit 3"] == 0 || len(book.sent["unit 5"]) != 0 {
-		t.Errorf("late %v, the dead one sent %v", book.lateBy, book.sent["unit 5"])
+	if len(book.sent["unit 5"]) != 0 {
+		t.Errorf("the dead one sent %v", book.sent["unit 5"])
 	}
-	if line.Collisions() != 0 {
-		t.Errorf("%d collisions; %+v", line.Collisions(), link.Counters())
+	// The answer that comes after its time-out comes late, or runs into somebody
+	// else's: nothing but that may collide.
+	late, collisions := book.lateBy["unit 3"] > 0, line.Collisions()
+	if !late && collisions == 0 || collisions > 1 {
+		t.Errorf("late %v, %d collisions; %+v", book.lateBy, collisions, link.Counters())
 	}
 }
 
