@@ -21,6 +21,19 @@ func long(list []*unit, from []int, limit time.Duration) (n int) {
 	return n
 }
 
+// missed is how many periods u was not asked in, from its first on to its last.
+func missed(u *unit, phase, every time.Duration) (n int) {
+	last := 0
+	for i, asked := range u.asked {
+		period := int((asked - phase) / every)
+		if i > 0 {
+			n += period - last - 1
+		}
+		last = period
+	}
+	return n
+}
+
 func TestASilentDeviceIsHeardOutAtOnceAndThenEverLessOften(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begin := time.Now()
@@ -44,6 +57,53 @@ func TestASilentDeviceIsHeardOutAtOnceAndThenEverLessOften(t *testing.T) {
 			if len(u.ended) != 95*60 {
 				t.Errorf("live device %d had %d rounds of %d", i, len(u.ended), 95*60)
 			}
+		}
+		l.end()
+	})
+}
+
+func TestADeviceThatWasNeverHeardIsHeardOutAtLeisureAndNobodyMissesAPeriod(t *testing.T) {
+	for _, took := range []time.Duration{time.Millisecond, 5 * time.Millisecond, 20 * time.Millisecond, 28 * time.Millisecond} {
+		synctest.Test(t, func(t *testing.T) {
+			begin := time.Now()
+			list, polls := units(16, took)
+			live, dead := list[:12], list[12:]
+			for _, u := range dead {
+				u.dead = true
+			}
+			l := start(t, &fakeLink{}, adaptive(), polls...)
+			l.at(begin, 90*time.Minute)
+			for i, u := range live {
+				if n := missed(u, time.Duration(i)*time.Second/16, time.Second); n != 0 || len(u.ended) < 90*60-1 {
+					t.Errorf("answers take %v: live device %d had %d rounds in an hour and a half and missed %d", took, i, len(u.ended), n)
+				}
+			}
+			if n := long(dead, make([]int, len(dead)), 500*time.Millisecond); n < 3*len(dead) {
+				t.Errorf("answers take %v: the dead were heard out for more than half a period %d times", took, n)
+			}
+			l.end()
+		})
+	}
+}
+
+// Beside a device that is polled very often, what is free of its period is too
+// short to tell whether another one is there.
+func TestWhereTheTimeOutIsLongerThanAPeriodHearingOutCostsFewRounds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		fast, dead := &unit{start: begin, took: 5 * time.Millisecond}, &unit{start: begin, dead: true}
+		cfg := adaptive() // with a time-out of a second
+		l := start(t, &fakeLink{}, cfg,
+			scheduler.Poll{Device: "fast", Every: 200 * time.Millisecond, Task: fast},
+			scheduler.Poll{Device: "dead", Every: time.Second, Task: dead},
+		)
+		l.at(begin, 3*time.Hour)
+		heardOut := long([]*unit{dead}, []int{0}, 500*time.Millisecond)
+		if heardOut < 3 || heardOut > 8 {
+			t.Errorf("it was given all its time %d times in three hours", heardOut)
+		}
+		if n := missed(fast, 0, 200*time.Millisecond); n > 5*heardOut {
+			t.Errorf("the live one missed %d rounds, for %d times that the dead one was heard out", n, heardOut)
 		}
 		l.end()
 	})

@@ -50,8 +50,7 @@ func endOfJob(work context.Context, r *round, err error) error {
 	if work.Err() != nil && errors.Is(err, context.Canceled) {
 		err = fmt.Errorf("%w: %w", ErrStopped, err)
 	}
-	undone := errors.Is(err, ErrExpired) || errors.Is(err, ErrStopped)
-	if (r.sent || r.acted) && !r.job.Repeat && (undone || unseen(err)) {
+	if (r.sent || r.acted) && !r.job.Repeat && Unseen(err) {
 		return fmt.Errorf("%w: %w", ErrUnknown, err)
 	}
 	return err

@@ -16,10 +16,14 @@ type ended struct {
 	err   error
 }
 
-// unseen tells whether err leaves open what became of a request that was sent.
-func unseen(err error) bool {
-	return errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) ||
-		errors.Is(err, transport.ErrLost) || errors.Is(err, net.ErrClosed) || errors.Is(err, ErrLinkDown)
+// Unseen tells whether err leaves open what became of a request that was sent:
+// the device was silent, the line was lost, or the job was given up before an
+// answer came.
+func Unseen(err error) bool {
+	return slices.ContainsFunc([]error{
+		os.ErrDeadlineExceeded, context.DeadlineExceeded, context.Canceled, transport.ErrLost, net.ErrClosed,
+		ErrLinkDown, ErrExpired, ErrStopped,
+	}, func(open error) bool { return errors.Is(err, open) })
 }
 
 // end closes a round: its Task is told, at once or when it is its turn among

@@ -53,16 +53,31 @@ func (l *Lane) hearsOut(d *device, now time.Time) bool {
 	return d.silent() && (d.hearOuts == 0 || now.Sub(d.heardOut) >= again)
 }
 
-// leisure tells whether d may be heard out for all the time that it is configured
-// to have, though its neighbours miss a period: it has not answered since the
-// start, so that nobody knows how slow it is, and the line is idle most of the time.
+// leisure tells whether d may be heard out for longer than others are: it has not
+// answered since the start, so that nobody knows how slow it is, and the line is
+// idle most of the time.
 func (l *Lane) leisure(d *device) bool {
-	if d.patience.mean > 0 || d.hearOuts == 0 {
-		return false
-	}
+	return d.patience.mean == 0 && d.hearOuts > 0 && l.use() < 0.5
+}
+
+// use is how much of the time the line was in use lately, 0 to 1.
+func (l *Lane) use() float64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.meter.share() < 0.5
+	return l.meter.share()
+}
+
+// atLeisure is how long that is: what the shortest period of the neighbours
+// leaves free, so that none of them misses one. Only where that is too little to
+// tell whether the device is there, less than half of what it is configured to
+// need, it has all of Timeout, and its neighbours miss a period. bear is what
+// bearable says.
+func (l *Lane) atLeisure(bear time.Duration) time.Duration {
+	free := time.Duration(float64(2*bear) * (1 - l.use()))
+	if free < l.cfg.Timeout/2 {
+		return l.cfg.Timeout
+	}
+	return max(free-l.cfg.TimeoutMin, bear) // another one may not answer, either
 }
 
 // timeout is how long the next transaction of r may wait.
@@ -101,7 +116,7 @@ func (l *Lane) probeTime(r *round, now time.Time, bear time.Duration) time.Durat
 	short := min(l.cfg.TimeoutMin, bear/8)
 	if l.hearsOut(d, now) {
 		if l.leisure(d) {
-			bear = l.cfg.Timeout
+			bear = l.atLeisure(bear)
 		}
 		d.hearOuts, d.heardOut = d.hearOuts+1, now
 		return max(bear, 2*d.patience.measured())

@@ -5,15 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"os"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/mcp-edge/edge-agent/record"
 	"github.com/mcp-edge/edge-agent/scheduler"
-	"github.com/mcp-edge/edge-agent/transport"
 )
 
 // job is a command's task on the line. The lane calls it from one goroutine at a
@@ -140,18 +136,10 @@ func (j *job) outcome(err error) (State, string) {
 		return Failed, strings.TrimPrefix(words(err), scheduler.ErrUnknown.Error()+": ")
 	case errors.Is(err, scheduler.ErrUnknown):
 		return Unknown, words(err)
-	case sent && isSilence(err):
+	case sent && scheduler.Unseen(err):
 		return Unknown, words(fmt.Errorf("%w: %w", scheduler.ErrUnknown, err))
 	}
 	return Failed, words(err)
-}
-
-// isSilence tells an answer that nobody saw from one that says no.
-func isSilence(err error) bool {
-	return slices.ContainsFunc([]error{
-		os.ErrDeadlineExceeded, context.DeadlineExceeded, context.Canceled, net.ErrClosed, transport.ErrLost,
-		scheduler.ErrStopped, scheduler.ErrExpired,
-	}, func(silence error) bool { return errors.Is(err, silence) })
 }
 
 // answerOf keeps what a record says; nil if that is nothing.

@@ -79,15 +79,16 @@ func (l *writeLog) times(value int) int {
 	return l.written[value]
 }
 
-// placed is a command as the admin API tells it.
-type placed struct {
+// commandState is what the admin API says of a command.
+type commandState struct {
 	ID     string `json:"id"`
 	State  string `json:"state"`
 	Reason string `json:"reason"`
+	Error  string `json:"error"`
 }
 
 // order posts a command. An agent that is being killed answers nothing: 0.
-func order(a *agent, device, body, query string) (status int, c placed) {
+func order(a *agent, device, body, query string) (status int, c commandState) {
 	token, err := os.ReadFile(filepath.Join(filepath.Dir(a.config), "data", "admin.token"))
 	if err != nil {
 		a.t.Fatal(err)
@@ -167,7 +168,7 @@ func TestNoCommandIsSentTwiceHoweverOftenTheAgentIsKilled(t *testing.T) {
 	a := run(t, config, admin)
 	ends := make(map[string]int)
 	for id, value := range accepted {
-		var c placed
+		var c commandState
 		eventually(t, 40*time.Second, "an end of command "+id, func() bool {
 			code, body := a.get("/api/v1/commands/" + id)
 			if code != http.StatusOK {
@@ -213,7 +214,7 @@ func TestACommandWhoseTimeIsOverIsNotSentWhenTheLineIsBack(t *testing.T) {
 	slave := newWriteLog(t, address)
 	eventually(t, time.Minute, "the command that still has time", func() bool {
 		_, body := a.get("/api/v1/commands/" + early.ID)
-		var c placed
+		var c commandState
 		return json.Unmarshal(body, &c) == nil && c.State == "succeeded"
 	})
 	if slave.times(815) != 1 || slave.times(4711) != 0 {

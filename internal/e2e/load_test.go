@@ -51,12 +51,9 @@ func generateLoad(ctx context.Context, address string) error {
 // process, each record on disk before its ACK, delivered to the file upstream
 // (JSON Lines, fdatasync). Run it with -benchtime 1x.
 func BenchmarkAgent(b *testing.B) {
-	dir := b.TempDir()
-	fast := filepath.Join(dir, "edge-agent")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", fast, "../../cmd/edge-agent")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		b.Fatalf("%v %s", err, out)
+	fast, err := shippedBinary()
+	if err != nil {
+		b.Fatal(err)
 	}
 	for b.Loop() {
 		b.StopTimer()
@@ -168,11 +165,9 @@ func (a *agent) written(tb testing.TB) (n uint64) {
 // most 30 MiB of anonymous memory and write at most 3 GB a day.
 func TestAnIdleAgentIsSmallAndSparesItsFlash(t *testing.T) {
 	dir := t.TempDir()
-	small := filepath.Join(dir, "edge-agent") // the race detector's build is far larger
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", small, "../../cmd/edge-agent")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v %s", err, out)
+	small, err := shippedBinary() // the race detector's build is far larger
+	if err != nil {
+		t.Fatal(err)
 	}
 	var text strings.Builder
 	text.WriteString("[agent]\nid = \"gw-01\"\ndata_dir = \"DATA\"\n[admin]\nlisten = \"ADMIN\"\n")

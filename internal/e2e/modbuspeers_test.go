@@ -144,37 +144,13 @@ type modbusReading struct {
 	Bad     map[string]string `json:"bad"`
 }
 
-// commandState is what the admin API says of a command.
-type commandState struct {
-	State  string `json:"state"`
-	Reason string `json:"reason"`
-	Error  string `json:"error"`
-}
-
 // command posts one, waits until it has ended, and returns the HTTP status too.
 func command(t *testing.T, a *agent, device, body string) (status int, c commandState) {
 	t.Helper()
-	token, err := os.ReadFile(filepath.Join(filepath.Dir(a.config), "data", "admin.token"))
-	if err != nil {
-		t.Fatal(err)
+	if status, c = order(a, device, body, "?wait=20s"); status == 0 {
+		t.Fatalf("the agent does not answer to %s", body)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 40*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, a.admin+"/api/v1/devices/"+device+"/commands?wait=30s", strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
-	req.Header.Set("Content-Type", "application/json")
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	if err := json.NewDecoder(res.Body).Decode(&c); err != nil {
-		t.Fatalf("%s: %v", res.Status, err)
-	}
-	return res.StatusCode, c
+	return status, c
 }
 
 // TestRealSlavesAreReadAndWritten has libmodbus and pymodbus as slaves, RTU and

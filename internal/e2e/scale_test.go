@@ -39,11 +39,9 @@ const farmPort = "EDGE_AGENT_FARM_PORT"
 // asked. Run it with -benchtime 1x.
 func BenchmarkScale(b *testing.B) {
 	b.Setenv("GOMAXPROCS", "2") // of the agent and of the slaves
-	fast := filepath.Join(b.TempDir(), "edge-agent")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", fast, "../../cmd/edge-agent")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		b.Fatalf("%v %s", err, out)
+	fast, err := shippedBinary()
+	if err != nil {
+		b.Fatal(err)
 	}
 	for b.Loop() {
 		port, out := freePort(b), filepath.Join(b.TempDir(), "out.jsonl")

@@ -203,11 +203,13 @@ func (l *Listener) put(box *mailbox, p *packet) bool {
 func (l *Listener) admit(p *packet) bool {
 	if l.config.Gate != nil {
 		reply, admit := l.config.Gate(p.from, p.bytes())
+		if !admit {
+			l.refused.Add(1) // before who is answered can ask for it
+		}
 		if len(reply) > 0 && len(reply) <= p.n {
 			_ = l.socket.send(reply, p.from, leaveFrom(p.to)) // who asked in earnest asks again
 		}
 		if !admit {
-			l.refused.Add(1)
 			return false
 		}
 	}

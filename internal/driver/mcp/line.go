@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"time"
 
 	"github.com/mcp-edge/edge-agent/mcp"
@@ -78,7 +77,6 @@ func (l *Line) do(ctx context.Context, j scheduler.Job) error {
 		turn := scheduler.Turn{Timeout: mcp.RequestTimeout, Deadline: deadline}
 		more, err := j.Task.Step(ctx, &turn)
 		sent = sent || turn.Sent
-		unseen := isLost(err) || isSilence(err) || errors.Is(err, context.Canceled)
 		var notYet *scheduler.NotYet
 		switch {
 		case err == nil && !more:
@@ -92,7 +90,7 @@ func (l *Line) do(ctx context.Context, j scheduler.Job) error {
 			cause = fmt.Errorf("device %s was busy or has not answered", l.device)
 			pause(inTime, time.Until(notYet.Until))
 			continue
-		case !unseen:
+		case !scheduler.Unseen(err):
 			return err
 		case sent && !j.Repeat:
 			return fmt.Errorf("%w: %w", scheduler.ErrUnknown, err)
@@ -120,10 +118,6 @@ func giveUp(ctx context.Context, sent, repeat bool, cause error) error {
 
 func isLost(err error) bool {
 	return errors.Is(err, transport.ErrLost) || errors.Is(err, net.ErrClosed)
-}
-
-func isSilence(err error) bool {
-	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded)
 }
 
 // await returns the open session of a device, another one than lost, which may

@@ -16,8 +16,8 @@ const peek = 250 * time.Microsecond
 // longHush is what a line is not held for, as long as others may use it meanwhile.
 const longHush = 5 * time.Millisecond
 
-// rested is when s is to be asked instead, because of its gap; zero for now. It
-// is put off once before each request: on a line that others keep busy there
+// rested is when s is to be asked instead, because of its gap; the zero time where
+// it may be asked at once. It is put off once before each request: on a line that others keep busy there
 // would never be enough silence, so that the next time it is waited for.
 func (d *direct) rested(s station) time.Time {
 	until := d.lastCharacter().Add(d.framing.silence() + s.gap)

@@ -6,7 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
+	"os"
 	"os/exec"
 	"regexp"
 	"strings"
@@ -32,10 +32,15 @@ func peer(t *testing.T, name string, args ...string) *bufio.Scanner {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, in := io.Pipe()
+	out, in, err := os.Pipe() // which ends with the program
+	if err != nil {
+		t.Fatal(err)
+	}
 	cmd.Stdout, cmd.Stderr = in, in
-	if err := cmd.Start(); err != nil {
-		t.Fatalf("%s is needed for this test (Debian: socat, python3-pymodbus): %v", name, err)
+	err = cmd.Start()
+	in.Close()
+	if err != nil {
+		t.Fatalf("%s is needed for this test (./scripts/test installs it): %v", name, err)
 	}
 	t.Cleanup(func() {
 		stdin.Close()
