@@ -25,7 +25,7 @@ func rooms() [][]string {
 		{"internal/pipeline", "internal/probe"},
 		{"internal/admin"},
 		{"internal/config"},
-		{"internal/sim/wire", "internal/sim/instrument", "internal/sim/mcpdevice"},
+		{"internal/sim/wire", "internal/sim/instrument", "internal/sim/mcpdevice", "internal/sim/disk"},
 		{"internal/sim/modbusslave"},
 		{"internal/sim/bus"},
 		{"internal/agent"},
