@@ -9,7 +9,7 @@ import (
 // DeviceStats tells how far one of this agent's own devices is.
 type DeviceStats struct {
 	Device string
-	Last   uint64    // number of its last record; not yet on disk, perhaps
+	Last   uint64    // number of its last record in this epoch; not yet on disk, perhaps; 0: none
 	Newest time.Time // time of the last record since Open; zero: none came
 }
 
@@ -18,9 +18,16 @@ func (s *Store) Devices() []DeviceStats {
 	s.mu.Lock()
 	list := make([]DeviceStats, 0, len(s.ids.own))
 	for _, d := range s.ids.own {
-		list = append(list, DeviceStats{Device: s.ids.byID[d.id].key.Device, Last: d.last, Newest: fromNanos(d.newest)})
+		key := s.ids.byID[d.id].key
+		if key.Epoch != s.about.epoch {
+			list = append(list, DeviceStats{Device: key.Device})
+			continue
+		}
+		list = append(list, DeviceStats{Device: key.Device, Last: d.last, Newest: fromNanos(d.newest)})
 	}
 	s.mu.Unlock()
-	slices.SortFunc(list, func(a, b DeviceStats) int { return cmp.Compare(a.Device, b.Device) })
-	return list
+	slices.SortFunc(list, func(a, b DeviceStats) int {
+		return cmp.Or(cmp.Compare(a.Device, b.Device), cmp.Compare(b.Last, a.Last))
+	})
+	return slices.CompactFunc(list, func(a, b DeviceStats) bool { return a.Device == b.Device })
 }

@@ -7,7 +7,9 @@
 //   - When a [Commit] is done without an error, its records survive kill -9 and a
 //     power cut. Until then none of them is promised, and none is acknowledged.
 //   - A device's own records are numbered by one, without a gap, across restarts
-//     and kills. Numbers of another agent's records are kept as they came.
+//     and kills. No number of an epoch is given twice: when some may be lost that
+//     were given, a new epoch begins. Numbers of another agent's records are kept
+//     as they came.
 //   - The last number of a [Channel] is committed with the records it covers, so
 //     a sender that repeats itself is stored once.
 //   - Each cursor gets every record that it takes, in order, at least once:
@@ -42,7 +44,7 @@
 // segment, so that both are on the same page: a small commit writes three pages,
 // or two if its records fit the page itself.
 //
-//	about          format, epoch
+//	about          format, epoch, state: all of what the file says of itself, with a checksum
 //	dict.channel   id ▶ sender, epoch, channel
 //	dict.source    id ▶ agent, epoch, device, stream
 //	log.<first>    a segment, named by the position of its first record
@@ -57,6 +59,10 @@
 //	header    checksum, lengths, count, first position, oldest time
 //	record    length │ CRC-32C │ source, seq, time, part │ body
 //	marks     channel, last number; for each channel that wrote in this segment
+//
+// Beside it stands [WitnessName], which knows the last commit and tells a queue that
+// is older than it should be: then a new epoch begins, in which own devices are
+// numbered from 1. See witness.go.
 //
 // Position counts the records of the log from 1. Small segments are folded into
 // larger ones when many of them have come together (see fold.go).

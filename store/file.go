@@ -27,6 +27,7 @@ const (
 const (
 	formatKey     = "format"
 	epochKey      = "epoch"
+	stateKey      = "state"
 	checkpointKey = "numbers"
 	valueKey      = "records" // of a segment
 )

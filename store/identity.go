@@ -9,6 +9,7 @@ import (
 )
 
 // MaxSources is how many sources one store knows: devices times their streams.
+// Those of this agent's epochs before come on top.
 const MaxSources = 1 << 16
 
 // ErrTooManySources is returned for a source beyond MaxSources.
@@ -17,7 +18,8 @@ var ErrTooManySources = errors.New("the queue knows too many devices and streams
 // SourceKey says whose record it is.
 type SourceKey struct {
 	// Agent that stored the record first, and its Epoch. Empty is this agent: its
-	// records are numbered here, and Epoch is the store's own, whatever is given.
+	// records are numbered here. New ones take the store's own Epoch, whatever is
+	// given; those from before it began keep theirs.
 	Agent string
 	Epoch record.Epoch
 
@@ -58,7 +60,8 @@ type identities struct {
 	sources map[SourceKey]*Source
 	devices map[deviceKey]*device
 	byID    []*Source // index is the id; 0 is none
-	own     []*device // this agent's, that have had a record
+	own     []*device // this agent's, that have had a record, in whatever epoch
+	past    int       // sources of this agent's epochs before: they count against no limit
 }
 
 func newIdentities() identities {
@@ -82,7 +85,7 @@ func (s *Store) Source(key SourceKey) (*Source, error) {
 
 func (s *Store) source(key SourceKey) (*Source, error) {
 	if key.Agent == "" {
-		key.Epoch = s.epoch
+		key.Epoch = s.about.epoch
 	}
 	if source, ok := s.ids.sources[key]; ok {
 		return source, nil
@@ -90,7 +93,7 @@ func (s *Store) source(key SourceKey) (*Source, error) {
 	if err := checkSource(key); err != nil {
 		return nil, err
 	}
-	if len(s.ids.sources) >= MaxSources && key.Stream != record.GapStream {
+	if len(s.ids.sources)-s.ids.past >= MaxSources && key.Stream != record.GapStream {
 		return nil, ErrTooManySources
 	}
 	return s.ids.add(key), nil

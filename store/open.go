@@ -2,8 +2,6 @@ package store
 
 import (
 	"cmp"
-	"crypto/rand"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -17,8 +15,6 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
-
-	"github.com/mcp-edge/edge-agent/record"
 )
 
 // FileName is the queue's file in its directory.
@@ -153,10 +149,14 @@ func (s *Store) openFile() error {
 	if s.db, err = openBolt(s.path, s.cfg.MaxSize); err != nil {
 		return err
 	}
-	if err := s.load(); err != nil {
-		_ = s.db.Close()
+	if err = s.load(); err == nil {
+		err = s.hearWitness()
+	}
+	if err != nil {
+		_ = errors.Join(s.db.Close(), s.witness.close())
 		return err
 	}
+	s.countPast()
 	return nil
 }
 
@@ -188,13 +188,14 @@ func mapSize(maxSize int64) int {
 // create makes the file under another name, so that a power cut leaves no half of
 // one.
 func (s *Store) create() error {
-	var random [8]byte
-	for s.epoch == 0 {
-		if _, err := rand.Read(random[:]); err != nil {
-			return err
-		}
-		s.epoch = record.Epoch(binary.LittleEndian.Uint64(random[:]))
+	if err := s.forgetWitness(); err != nil {
+		return err
 	}
+	epoch, err := drawEpoch()
+	if err != nil {
+		return err
+	}
+	s.about = about{epoch: epoch, since: time.Now(), sealed: true}
 	db, err := openBolt(s.path+freshSuffix, s.cfg.MaxSize)
 	if err != nil {
 		return err
@@ -205,10 +206,8 @@ func (s *Store) create() error {
 				return err
 			}
 		}
-		about := tx.Bucket([]byte(aboutBucket))
 		return errors.Join(
-			about.Put([]byte(formatKey), binary.LittleEndian.AppendUint32(nil, format)),
-			about.Put([]byte(epochKey), binary.LittleEndian.AppendUint64(nil, uint64(s.epoch))),
+			s.about.put(tx),
 			tx.Bucket([]byte(checkpointBucket)).Put([]byte(checkpointKey), s.encodeCheckpoint(0)),
 		)
 	})
@@ -218,7 +217,7 @@ func (s *Store) create() error {
 	if err := os.Rename(s.path+freshSuffix, s.path); err != nil {
 		return err
 	}
-	s.log.Info("new queue", "file", s.path, "epoch", s.epoch)
+	s.log.Info("new queue", "file", s.path, "epoch", s.about.epoch)
 	return s.disk.sync(filepath.Dir(s.path))
 }
 
@@ -252,26 +251,15 @@ func (s *Store) load() (err error) {
 	})
 }
 
-func (s *Store) loadAbout(tx *bolt.Tx) error {
-	about := tx.Bucket([]byte(aboutBucket))
-	if about == nil {
-		return fmt.Errorf("%w: it belongs to another program that uses bbolt", ErrForeign)
-	}
-	version, epoch := about.Get([]byte(formatKey)), about.Get([]byte(epochKey))
-	if len(version) != 4 {
-		return fmt.Errorf("%w: it does not say which format it has", ErrForeign)
-	}
-	if v := binary.LittleEndian.Uint32(version); v > format {
-		return fmt.Errorf("%w: its format is %d, this one knows %d", ErrNewer, v, format)
+func (s *Store) loadAbout(tx *bolt.Tx) (err error) {
+	if s.about, err = readAbout(tx); err != nil {
+		return err
 	}
 	for _, name := range []string{channelBucket, sourceBucket, checkpointBucket, cursorBucket, gapBucket} {
 		if tx.Bucket([]byte(name)) == nil {
 			return fmt.Errorf("%w: the bucket %s is missing", ErrDamaged, name)
 		}
 	}
-	if len(epoch) != 8 || binary.LittleEndian.Uint64(epoch) == 0 {
-		return fmt.Errorf("%w: its epoch is missing", ErrDamaged)
-	}
-	s.epoch = record.Epoch(binary.LittleEndian.Uint64(epoch))
+	s.txid = uint64(tx.ID())
 	return nil
 }

@@ -103,7 +103,8 @@ func TestAFileOfANewerVersionIsLeftAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = db.Update(func(tx *bolt.Tx) error {
-		return tx.Bucket([]byte("about")).Put([]byte("format"), binary.LittleEndian.AppendUint32(nil, 99))
+		b := tx.Bucket([]byte("about"))
+		return errors.Join(b.Delete([]byte("state")), b.Put([]byte("format"), binary.LittleEndian.AppendUint32(nil, 99)))
 	})
 	if err := errors.Join(err, db.Close()); err != nil {
 		t.Fatal(err)

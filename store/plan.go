@@ -93,6 +93,7 @@ func (s *Store) apply(db *bolt.DB, p *plan) (txid int, err error) {
 	if err := s.disk.commit(tx); err != nil {
 		return txid, err
 	}
+	s.txid = uint64(txid)
 	stats := tx.Stats()
 	p.written = stats.GetPageAlloc() + int64(db.Info().PageSize)
 	return txid, nil

@@ -115,7 +115,7 @@ func (s *Store) rewrite(p *plan) (err error) {
 	}()
 	const chunk = 8 << 20 // bytes a transaction
 	db.NoSync = true      // the commit below syncs it all
-	if err := bolt.Compact(db, s.db, chunk); err != nil {
+	if err := errors.Join(bolt.Compact(db, s.db, chunk), db.Update(s.nextGeneration)); err != nil {
 		return err
 	}
 	db.NoSync = false
@@ -135,6 +135,7 @@ func (s *Store) rewrite(p *plan) (err error) {
 	old := s.db
 	s.db = db
 	s.swap.Unlock()
+	s.replaced()
 	_ = old.Close() // however that ends, the fresh file is good
 	return nil
 }

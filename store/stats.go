@@ -42,7 +42,27 @@ type Stats struct {
 	LastCommit time.Duration `json:"last_commit"` // how long the last one took
 	Written    uint64        `json:"written"`     // bytes, by bbolt's count of pages
 
+	Epoch EpochStats `json:"epoch"`
+	// Notices are what Open found that somebody should look after.
+	Notices []string `json:"notices,omitempty"`
+
 	Cursors []CursorStats `json:"cursors"` // by name
+}
+
+// EpochStats tells since when the numbers of this agent's devices count, and why.
+type EpochStats struct {
+	Epoch    string    `json:"epoch"`
+	Since    time.Time `json:"since,omitzero"`
+	Reason   string    `json:"reason,omitempty"` // why it began; empty for that of a new queue
+	Previous string    `json:"previous,omitempty"`
+}
+
+func (a *about) stats() EpochStats {
+	st := EpochStats{Epoch: a.epoch.String(), Since: a.since, Reason: a.reason}
+	if a.previous != 0 {
+		st.Previous = a.previous.String()
+	}
+	return st
 }
 
 // CursorStats is what an operator sees of a cursor.
@@ -90,6 +110,7 @@ func (s *Store) Stats() Stats {
 		CommitTime: s.stats.commitTime, LastCommit: s.stats.lastCommit, Written: s.stats.written,
 	}
 	st.State, st.Reason, st.Since = s.state()
+	st.Epoch, st.Notices = s.about.stats(), s.notices
 	if info, err := os.Stat(s.path); err == nil {
 		st.FileBytes = info.Size()
 	}

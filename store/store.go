@@ -15,16 +15,17 @@ import (
 
 // Store is a queue in one file. All its methods may be called concurrently.
 type Store struct {
-	path  string
-	cfg   Config
-	log   *slog.Logger
-	epoch record.Epoch
-	disk  disk
-	dir   *os.File // locked, so that no other process has the queue
+	path string
+	cfg  Config
+	log  *slog.Logger
+	disk disk
+	dir  *os.File // locked, so that no other process has the queue
 
 	// Owned by the writer.
 	suspect rescue
 	busy    bool // commits follow on one another
+	witness witness
+	txid    uint64 // of the last commit
 
 	maxGroup int64 // bytes of records that are taken into one commit
 
@@ -36,6 +37,9 @@ type Store struct {
 	kick    chan struct{} // holds one token when the writer should look again
 	ran     chan struct{} // closed when Run has returned
 	nothing *Commit       // done
+
+	about   about    // changed by Open, and by the writer its generation
+	notices []string // what happened at Open that somebody should know
 
 	mu       sync.Mutex
 	ids      identities
@@ -85,8 +89,10 @@ type disk struct {
 	sync   func(dir string) error
 }
 
-// Epoch names this data directory: random, made with the file.
-func (s *Store) Epoch() record.Epoch { return s.epoch }
+// Epoch names this data directory: random, made with the file. It is another one
+// after an Open that found the file older than it should be, or damaged: what is
+// appended since bears that, and what was stored before keeps its own.
+func (s *Store) Epoch() record.Epoch { return s.about.epoch }
 
 // Path of the file.
 func (s *Store) Path() string { return s.path }
@@ -175,5 +181,5 @@ func (s *Store) Close() error {
 	s.mu.Unlock()
 	s.swap.Lock()
 	defer s.swap.Unlock()
-	return errors.Join(flushed, s.db.Close(), s.dir.Close())
+	return errors.Join(flushed, s.db.Close(), s.witness.close(), s.dir.Close())
 }

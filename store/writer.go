@@ -233,6 +233,7 @@ func (s *Store) commit(g *group) (err error) {
 	if err := s.transact(p); err != nil {
 		return err
 	}
+	s.testify(s.txid, g.end())
 	s.publish(p, time.Since(began))
 	g.commit.finish(nil) // not under the lock, for which all that wake up ask next
 	return nil

@@ -70,6 +70,10 @@ func (s sampler) store(st store.Stats) {
 	s.counter("edge_agent_store_failures_total", "Group commits that had to be tried again.", st.Failures)
 	s.counter("edge_agent_store_rescues_total", "Times the file was written anew after a failed sync.", st.Rescues)
 	s.counter("edge_agent_store_written_bytes_total", "Bytes written to disk by the queue, by pages.", st.Written)
+	if !st.Epoch.Since.IsZero() {
+		s.gauge("edge_agent_store_epoch_start_timestamp_seconds", "When the epoch of this queue began, as Unix time.", float64(st.Epoch.Since.Unix()))
+	}
+	s.gauge("edge_agent_store_notices", "What was found at the last start that somebody should look after: see the status.", float64(len(st.Notices)))
 	for _, c := range st.Cursors {
 		s.cursor(c)
 	}

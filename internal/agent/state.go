@@ -43,6 +43,7 @@ func (a *Agent) State() admin.State {
 	if st.Store.State != store.StateOK {
 		st.NotReady = append(st.NotReady, fmt.Sprintf("the queue is %s: %s", st.Store.State, st.Store.Reason))
 	}
+	st.Degraded = append(st.Degraded, st.Store.Notices...)
 	for _, s := range a.stages {
 		st.NotReady = append(st.NotReady, s.failures()...)
 	}
