@@ -29,6 +29,7 @@ var (
 type CursorConfig struct {
 	Name     string // "route/upstream"; its place is kept in the file under this name
 	WhenFull string // Block or DropOldest; empty: as the store's Config says
+	Start    Start  // where it begins if the file has no place for it yet; unused otherwise
 
 	// Match tells which records it takes; nil: all. It is called once for each
 	// source, under the store's lock: it must be quick, must not call the store, and
@@ -121,9 +122,9 @@ func (f *flight) land(position uint64) {
 	f.items = f.items[n:]
 }
 
-// Cursor opens the cursor of that name, or makes one that starts at the oldest
-// record. Open all cursors before the first Append: records that no cursor takes
-// are freed. It fails with ErrCursorInUse.
+// Cursor opens the cursor of that name, or makes one, which starts where Start says.
+// Open all cursors before the first Append: records that no cursor takes are freed.
+// It fails with ErrCursorInUse.
 func (s *Store) Cursor(cfg CursorConfig) (*Cursor, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -142,8 +143,9 @@ func (s *Store) openCursor(cfg CursorConfig) (*Cursor, error) {
 		return nil, ErrClosed
 	}
 	c := s.cursors[cfg.Name]
-	if c == nil {
-		c = &Cursor{store: s, name: cfg.Name, held: true, acked: s.oldest() - 1}
+	known := c != nil
+	if !known {
+		c = &Cursor{store: s, name: cfg.Name, held: true}
 	}
 	if !c.held {
 		return nil, ErrCursorInUse
@@ -153,7 +155,13 @@ func (s *Store) openCursor(cfg CursorConfig) (*Cursor, error) {
 	if when != Block && when != DropOldest {
 		return nil, fmt.Errorf("when_full is %q, not %s or %s", when, Block, DropOldest)
 	}
-	if err := s.measure(c); err != nil {
+	counted := s.learn(c)
+	if !known {
+		if err := s.begin(c, cfg.Start); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.measure(c, counted); err != nil {
 		return nil, err
 	}
 	c.held, c.drops, c.read = false, when == DropOldest, c.acked

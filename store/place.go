@@ -57,19 +57,25 @@ func (c *Cursor) matchNext(source *Source) {
 	}
 }
 
-// measure finds out what a cursor takes and how much of it is behind acked.
-func (s *Store) measure(c *Cursor) error {
+// learn finds out what a cursor takes, and whether the lag in the file was counted
+// by that.
+func (s *Store) learn(c *Cursor) (counted bool) {
 	le := binary.LittleEndian
-	from := c.acked
-	known := false
 	for i, source := range s.ids.byID {
 		c.matchNext(source)
 		if len(c.saved) == savedSize && le.Uint32(c.saved[32:]) == uint32(i+1) {
-			known = le.Uint64(c.saved[36:]) == c.hash
+			counted = le.Uint64(c.saved[36:]) == c.hash
 		}
 	}
+	return counted
+}
+
+// measure finds out how much of what a cursor takes is behind acked.
+func (s *Store) measure(c *Cursor, counted bool) error {
+	le := binary.LittleEndian
+	from := c.acked
 	c.unread = load{}
-	if known {
+	if counted {
 		from = le.Uint64(c.saved[8:])
 		c.unread = load{le.Uint64(c.saved[16:]), le.Uint64(c.saved[24:])}
 	}

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"fmt"
 
 	"github.com/mcp-edge/edge-agent/internal/config"
@@ -81,14 +82,7 @@ func (a *Agent) buildRoutes(upstreams map[string]*destination) error {
 		c := &a.cfg.Routes[i]
 		for _, to := range c.To {
 			r := &route{name: c.Name, upstream: upstreams[to]}
-			whenFull := a.cfg.Store.WhenFull
-			if own := a.upstreamConfig(to).WhenFull; own != "" {
-				whenFull = own
-			}
-			cursor, err := a.store.Cursor(store.CursorConfig{
-				Name: r.cursorName(), WhenFull: whenFull,
-				Match: func(key store.SourceKey) bool { return takes(c.Match, key) },
-			})
+			cursor, err := a.openCursor(r, c.Match)
 			if err != nil {
 				return fmt.Errorf("route %s: %w", c.Name, err)
 			}
@@ -97,6 +91,19 @@ func (a *Agent) buildRoutes(upstreams map[string]*destination) error {
 		}
 	}
 	return nil
+}
+
+// openCursor opens the pair's place in the queue.
+func (a *Agent) openCursor(r *route, match config.Match) (*store.Cursor, error) {
+	own := a.upstreamConfig(r.upstream.name)
+	start, err := store.ParseStart(own.Start)
+	if err != nil {
+		return nil, err
+	}
+	return a.store.Cursor(store.CursorConfig{
+		Name: r.cursorName(), WhenFull: cmp.Or(own.WhenFull, a.cfg.Store.WhenFull), Start: start,
+		Match: func(key store.SourceKey) bool { return takes(match, key) },
+	})
 }
 
 func (a *Agent) upstreamConfig(name string) *config.Upstream {

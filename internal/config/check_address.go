@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/mcp-edge/edge-agent/internal/upstream/mqtt"
+	"github.com/mcp-edge/edge-agent/store"
 )
 
 // splitAddress reads HOST:PORT; example ends the problem.
@@ -121,6 +122,9 @@ func (c *checker) checkUpstreams() {
 	files := make(map[string]string)
 	for i := range c.file.Upstreams {
 		u, at := &c.file.Upstreams[i], element("upstream", i)
+		if _, err := store.ParseStart(u.Start); err != nil && c.ok(at+".start") {
+			c.report(at+".start", err.Error())
+		}
 		switch u.Kind {
 		case "mqtt":
 			c.foreign(at, "file", "file")

@@ -202,6 +202,12 @@ type Upstream struct {
 	// WhenFull is what happens to this upstream's records when the store is
 	// full; as the store has it, unless set.
 	WhenFull string `toml:"when_full" oneof:"block,drop-oldest"`
+	// Start is where a route to this upstream begins in the queue: "oldest" is with
+	// everything that is still there, "newest" with what comes from then on, and a
+	// time such as "2026-11-29T06:00:00Z" with the first record of that time or
+	// later. It counts only when the pair of route and upstream is new to the queue;
+	// afterwards that goes on where it was.
+	Start string `toml:"start" default:"oldest"`
 	// Endpoints of kind "mqtt": the broker's address. There is one.
 	Endpoints []Endpoint `toml:"endpoints" example:"[{ address = \"mqtt://broker.example:1883\" }]"`
 	// MQTT settings of kind "mqtt".
