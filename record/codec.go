@@ -28,6 +28,9 @@ const (
 	fieldEpoch       = 11
 	fieldSeq         = 12
 	fieldPart        = 13
+	fieldBoot        = 14
+	fieldUptime      = 15
+	fieldRecorded    = 16
 
 	pointName    = 1
 	pointFloat64 = 2
@@ -77,7 +80,23 @@ func (r *Record) Append(b []byte) []byte {
 		b = protowire.AppendFixed64(b, uint64(r.Epoch))
 	}
 	b = appendVarint(b, fieldSeq, r.Seq)
-	return appendVarint(b, fieldPart, uint64(r.Part))
+	b = appendVarint(b, fieldPart, uint64(r.Part))
+	if r.Boot != 0 {
+		b = protowire.AppendTag(b, fieldBoot, protowire.Fixed64Type)
+		b = protowire.AppendFixed64(b, uint64(r.Boot))
+	}
+	b = appendVarint(b, fieldUptime, uint64(r.Up))
+	return appendTime(b, fieldRecorded, r.TimeRecorded)
+}
+
+// Append appends the fields of a record that say when. Behind a record's protobuf
+// form they take the place of what it says itself: of a field that comes twice,
+// protobuf takes the last.
+func (s *Stamp) Append(b []byte) []byte {
+	b = appendTime(b, fieldTime, s.Time)
+	b = protowire.AppendVarint(protowire.AppendTag(b, fieldClock, protowire.VarintType), uint64(s.Clock))
+	b = protowire.AppendFixed64(protowire.AppendTag(b, fieldBoot, protowire.Fixed64Type), uint64(s.Boot))
+	return protowire.AppendVarint(protowire.AppendTag(b, fieldUptime, protowire.VarintType), uint64(s.Up))
 }
 
 func (p *Point) append(b []byte) []byte {
@@ -240,6 +259,10 @@ func (r *Record) unmarshalField(old *Record, field protowire.Number, kind protow
 			r.Time = time.Unix(0, int64(v)).UTC()
 		case fieldEpoch:
 			r.Epoch = Epoch(v)
+		case fieldBoot:
+			r.Boot = Boot(v)
+		case fieldRecorded:
+			r.TimeRecorded = time.Unix(0, int64(v)).UTC()
 		}
 		return n, nil
 	default:
@@ -275,7 +298,9 @@ func (r *Record) setBytes(old *Record, field protowire.Number, v []byte) error {
 func (r *Record) setVarint(field protowire.Number, v uint64) error {
 	switch field {
 	case fieldClock:
-		r.Clock = Clock(min(v, uint64(ClockSynced)))
+		if r.Clock = ClockUnsynced; v <= uint64(ClockCorrected) { // what is not known is not sure
+			r.Clock = Clock(v)
+		}
 	case fieldQuality:
 		r.Quality = Quality(min(v, uint64(Bad)))
 	case fieldSeq:
@@ -285,6 +310,8 @@ func (r *Record) setVarint(field protowire.Number, v uint64) error {
 			return fmt.Errorf("part %d is beyond 32 bits", v)
 		}
 		r.Part = uint32(v)
+	case fieldUptime:
+		r.Up = time.Duration(min(v, math.MaxInt64))
 	}
 	return nil
 }

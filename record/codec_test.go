@@ -38,7 +38,9 @@ func anyRecord() *rapid.Generator[record.Record] {
 			Seq:         rapid.Uint64().Draw(t, "seq"),
 			Part:        rapid.Uint32().Draw(t, "part"),
 			Time:        anyTime(t),
-			Clock:       record.Clock(rapid.IntRange(0, 1).Draw(t, "clock")),
+			Clock:       record.Clock(rapid.IntRange(0, 2).Draw(t, "clock")),
+			Boot:        record.Boot(rapid.Uint64().Draw(t, "boot")),
+			Up:          time.Duration(rapid.Int64Min(0).Draw(t, "up")),
 			ContentType: rapid.SampledFrom([]string{"", "text/plain"}).Draw(t, "type"),
 		}
 		if p := rapid.SliceOf(rapid.Byte()).Draw(t, "payload"); len(p) > 0 {
@@ -48,6 +50,9 @@ func anyRecord() *rapid.Generator[record.Record] {
 			r.Points = append(r.Points, anyPoint(name).Draw(t, "point"))
 		}
 		r.Quality = record.Summarise(r.Points)
+		if rapid.Bool().Draw(t, "corrected") {
+			r.TimeRecorded = anyTime(t)
+		}
 		if rapid.Bool().Draw(t, "gap") {
 			r.Gap = &record.Gap{
 				From: rapid.Uint64().Draw(t, "from"), To: rapid.Uint64().Draw(t, "to"),
@@ -127,6 +132,38 @@ func TestTheCodecAgreesWithTheSchema(t *testing.T) {
 			t.Fatalf("got  %+v\nwant %+v", got, want)
 		}
 	})
+}
+
+func TestAStampBehindARecordTakesThePlaceOfItsOwn(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		stamp := func(name string) record.Stamp {
+			return record.Stamp{
+				Time: anyTime(t), Clock: record.Clock(rapid.IntRange(0, 2).Draw(t, name)),
+				Boot: record.Boot(rapid.Uint64().Draw(t, name)), Up: time.Duration(rapid.Int64Min(0).Draw(t, name)),
+			}
+		}
+		want := anyRecord().Draw(t, "record")
+		want.Gap = nil
+		want.At(stamp("first"))
+		b := want.Append(nil)
+		second := stamp("second")
+		want.At(second)
+		var got record.Record
+		if err := got.Unmarshal(second.Append(b)); err != nil {
+			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Fatalf("got  %+v\nwant %+v", got, want)
+		}
+	})
+}
+
+func TestAClockThatIsNotKnownIsNotSure(t *testing.T) {
+	r := record.Record{Device: "d", Stream: "s", Clock: record.ClockCorrected + 1}
+	var got record.Record
+	if err := got.Unmarshal(r.Append(nil)); err != nil || got.Clock != record.ClockUnsynced {
+		t.Errorf("%v, %v", got.Clock, err)
+	}
 }
 
 func TestAFloatThatIsNotFiniteBecomesABadPoint(t *testing.T) {

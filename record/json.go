@@ -29,9 +29,16 @@ func ParseEpoch(s string) (Epoch, error) {
 	return Epoch(v), nil
 }
 
+// String gives the text form of a boot, which is that of an epoch.
+func (b Boot) String() string { return Epoch(b).String() }
+
 func (c Clock) String() string {
-	if c == ClockSynced {
+	switch c {
+	case ClockSynced:
 		return "synced"
+	case ClockCorrected:
+		return "corrected"
+	case ClockUnsynced:
 	}
 	return "unsynced"
 }
@@ -56,7 +63,9 @@ func (q Quality) String() string {
 //
 // Whole numbers stay exact to 64 bits, so a reader that takes every number for
 // a double loses digits beyond 2^53. A raw payload stands in "payload" as
-// base64 (RFC 4648, section 4) with its "content_type". A record that announces
+// base64 (RFC 4648, section 4) with its "content_type". With a clock that is
+// "unsynced" or "corrected" stand "boot" and "uptime_ns", with a corrected one
+// "time_recorded". A record that announces
 // missing ones has "gap" and neither "seq" nor "quality". Empty members are
 // left out; bytes that are not UTF-8 become U+FFFD.
 func (r *Record) AppendJSON(b []byte) []byte {
@@ -70,6 +79,7 @@ func (r *Record) AppendJSON(b []byte) []byte {
 	}
 	b = appendJSONTime(append(b, `,"time":`...), r.Time)
 	b = append(append(append(b, `,"clock":"`...), r.Clock.String()...), '"')
+	b = r.appendBoot(b)
 	if r.Gap != nil {
 		return append(r.Gap.appendJSON(append(b, `,"gap":`...)), '}')
 	}
@@ -91,6 +101,17 @@ func (r *Record) AppendJSON(b []byte) []byte {
 		b = appendQuoted(append(b, `","content_type":`...), r.ContentType)
 	}
 	return append(b, '}')
+}
+
+func (r *Record) appendBoot(b []byte) []byte {
+	if !r.TimeRecorded.IsZero() {
+		b = appendJSONTime(append(b, `,"time_recorded":`...), r.TimeRecorded)
+	}
+	if r.Boot == 0 {
+		return b
+	}
+	b = Epoch(r.Boot).appendText(append(b, `,"boot":"`...))
+	return strconv.AppendInt(append(b, `","uptime_ns":`...), int64(r.Up), 10)
 }
 
 // appendMembers appends one object with a member for each point that add takes,

@@ -41,6 +41,18 @@ func TestJSONIsWhatUsersHoldOnTo(t *testing.T) {
 			func(r *record.Record) { r.Payload, r.ContentType, r.Quality = []byte("W ??"), "text/plain", record.Bad },
 			`"seq":42,"part":0,"time":"2026-11-22T05:08:00.123456789Z","clock":"synced","quality":"bad","payload":"VyA/Pw==","content_type":"text/plain"}`,
 		},
+		"a time that is not sure": {
+			func(r *record.Record) { r.At(record.Stamp{Time: at, Boot: 0x53a1, Up: 5 * time.Minute}) },
+			`"seq":42,"part":0,"time":"2026-11-22T05:08:00.123456789Z","clock":"unsynced","boot":"00000000000053a1","uptime_ns":300000000000,"quality":"good"}`,
+		},
+		"a time that was corrected": {
+			func(r *record.Record) {
+				r.At(record.Stamp{Time: time.Unix(300, 0), Boot: 0x53a1, Up: 5 * time.Minute})
+				r.Correct(at)
+			},
+			`"seq":42,"part":0,"time":"2026-11-22T05:08:00.123456789Z","clock":"corrected","time_recorded":"1970-01-01T00:05:00Z",` +
+				`"boot":"00000000000053a1","uptime_ns":300000000000,"quality":"good"}`,
+		},
 		"a gap": {
 			func(r *record.Record) {
 				r.Stream, r.Seq = record.GapStream, 0

@@ -30,6 +30,11 @@ type Record struct {
 	Clock   Clock     // whether the clock that gave Time was synchronised
 	Quality Quality
 
+	// Of a clock that was not synchronised, see Stamp. What corrects Time keeps both.
+	Boot         Boot
+	Up           time.Duration
+	TimeRecorded time.Time // what Time was before; zero: Time is as it was recorded
+
 	Points []Point // readings by name; empty for a raw payload
 
 	Payload     []byte // raw bytes as the device sent them
@@ -80,13 +85,40 @@ const (
 // form is 16 lower-case hexadecimal digits.
 type Epoch uint64
 
-// Clock says whether a time came from a synchronised clock.
+// Clock says how far a time can be trusted.
 type Clock uint8
 
 const (
-	ClockUnsynced Clock = iota // never set, or the kernel says it is not synchronised
-	ClockSynced
+	ClockUnsynced  Clock = iota // never set, or the kernel says it is not synchronised
+	ClockSynced                 // from a synchronised clock
+	ClockCorrected              // from one that was not, and was put right when it was
 )
+
+// Boot names the time of a machine from one start to the next: random, 0 for
+// none. Its text form is that of an Epoch.
+type Boot uint64
+
+// Stamp is when something happened. Of a clock that is not synchronised it also
+// has the reading of one that nobody sets: so the time can be corrected as soon as
+// it is known how far apart the two are.
+type Stamp struct {
+	Time  time.Time
+	Clock Clock
+	Boot  Boot          // 0 if Clock says synchronised
+	Up    time.Duration // since that boot, suspension included
+}
+
+// At sets when the record was read or said.
+func (r *Record) At(s Stamp) {
+	r.Time, r.Clock, r.Boot, r.Up, r.TimeRecorded = s.Time, s.Clock, s.Boot, s.Up, time.Time{}
+}
+
+// Correct gives a record of a clock that was not synchronised its right time, and
+// keeps the recorded one. Its Boot and Up stay: with them a receiver can correct
+// what it was sent earlier.
+func (r *Record) Correct(t time.Time) {
+	r.TimeRecorded, r.Time, r.Clock = r.Time, t, ClockCorrected
+}
 
 // Quality sums up a record's points.
 type Quality uint8

@@ -26,7 +26,7 @@ const maxBatch = 64 << 20
 // Entry is a record on its way in.
 type Entry struct {
 	Source *Source
-	Time   time.Time // to the nanosecond, from 1678 to 2262; zero: none
+	Time   time.Time // as recorded, right or wrong: the store corrects none; to the nanosecond, from 1678 to 2262; zero: none
 	Seq    uint64    // of another agent's record: its number. Own records get theirs from the store
 	Part   uint32
 	Number uint64      // place in the batch's channel, rising; unused without a channel

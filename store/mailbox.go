@@ -114,6 +114,36 @@ type Letter struct {
 	Damaged bool
 }
 
+// Get reads what is on disk now under a key; false if nothing is.
+func (m *Mailbox) Get(key string) (l Letter, found bool, err error) {
+	s := m.store
+	defer recoverFault(debug.SetPanicOnFault(true), &err)
+	s.swap.RLock()
+	defer s.swap.RUnlock()
+	err = s.db.View(func(tx *bolt.Tx) error {
+		if b := tx.Bucket([]byte(mailboxBucket)); b != nil {
+			if v := b.Get([]byte(key)); v != nil {
+				l, found = letter([]byte(key), v), true
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return Letter{}, false, fmt.Errorf("store: reading the mailbox in %s: %w", s.path, err)
+	}
+	return l, found, nil
+}
+
+// letter copies what stands under a key.
+func letter(k, v []byte) Letter {
+	l := Letter{Key: string(k), Damaged: true}
+	if len(v) >= sumSize && binary.LittleEndian.Uint32(v) == sumMail(l.Key, v[sumSize:]) {
+		l.Damaged = false
+		l.Value = append([]byte{}, v[sumSize:]...)
+	}
+	return l
+}
+
 // All reads what is on disk now, by key.
 func (m *Mailbox) All() (list []Letter, err error) {
 	s := m.store
@@ -126,12 +156,7 @@ func (m *Mailbox) All() (list []Letter, err error) {
 			return nil
 		}
 		return b.ForEach(func(k, v []byte) error {
-			l := Letter{Key: string(k), Damaged: true}
-			if len(v) >= sumSize && binary.LittleEndian.Uint32(v) == sumMail(l.Key, v[sumSize:]) {
-				l.Damaged = false
-				l.Value = append([]byte{}, v[sumSize:]...)
-			}
-			list = append(list, l)
+			list = append(list, letter(k, v))
 			return nil
 		})
 	})

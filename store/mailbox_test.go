@@ -29,6 +29,12 @@ func (b *bed) mail() map[string]string {
 			b.Errorf("%s is damaged", l.Key)
 		}
 		m[l.Key] = string(l.Value)
+		if one, found, err := b.Mailbox().Get(l.Key); err != nil || !found || one.Key != l.Key || !bytes.Equal(one.Value, l.Value) {
+			b.Errorf("%s alone is %q, %v %v", l.Key, one.Value, found, err)
+		}
+	}
+	if _, found, err := b.Mailbox().Get("no such key"); found || err != nil {
+		b.Errorf("what was never put is found: %v %v", found, err)
 	}
 	return m
 }

@@ -173,6 +173,7 @@ func (s sampler) route(r Route) {
 	s.counter("edge_agent_route_sent_total", "Records that the upstream confirmed.", r.Sent, labels...)
 	s.counter("edge_agent_route_retries_total", "Batches sent again.", r.Retries, labels...)
 	s.counter("edge_agent_route_quarantined_total", "Records set aside.", r.Quarantined, labels...)
+	s.counter("edge_agent_route_corrected_total", "Records whose time came from a clock that was not synchronised, and was put right.", r.Corrected, labels...)
 	s.gauge("edge_agent_route_sending_seconds", "How long the batch under way is tried; 0 when none is.", age(r.SendingSince), labels...)
 }
 

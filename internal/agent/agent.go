@@ -51,6 +51,7 @@ type Agent struct {
 	opts    Options
 	log     *slog.Logger
 	clock   *clock.Clock
+	offsets *clock.Offsets
 	started time.Time
 
 	store     *store.Store
@@ -76,7 +77,7 @@ type Agent struct {
 // New makes an agent of a configuration that has no problems.
 func New(cfg *config.File, opts Options) *Agent {
 	a := &Agent{
-		cfg: cfg, opts: opts, log: opts.Log, clock: new(clock.Clock), shared: scheduler.NewShared(cfg.Scheduler), tcp: tcp.NewDialers(),
+		cfg: cfg, opts: opts, log: opts.Log, clock: clock.New(), shared: scheduler.NewShared(cfg.Scheduler), tcp: tcp.NewDialers(),
 		onLink: make(map[string][]*config.Device), sinks: make(map[string]*intake.Pushed),
 	}
 	for i := range cfg.Devices {
@@ -132,6 +133,7 @@ func (a *Agent) openData() (token string, err error) {
 		return "", err
 	}
 	a.intake = intake.New(a.store, a.log)
+	a.offsets = clock.NewOffsets(a.clock, clockOffsets{a.store.Mailbox()}, a.log)
 	return admin.LoadToken(dir)
 }
 
@@ -174,7 +176,7 @@ func (a *Agent) start() (stop func()) {
 	for _, r := range a.routes {
 		outward = append(outward, part{"route " + r.cursorName(), r.pump.Run})
 	}
-	queue := start("store", a.log, []part{{"store", a.store.Run}})
+	queue := start("store", a.log, []part{{"store", a.store.Run}, {"clock", a.offsets.Run}})
 	delivery := start("upstreams", a.log, outward)
 	orders := start("commands", a.log, []part{{"commands", a.commands.Run}})
 	collection := start("sources", a.log, sources)

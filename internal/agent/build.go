@@ -86,7 +86,7 @@ func (a *Agent) buildRoutes(upstreams map[string]*destination) error {
 			if err != nil {
 				return fmt.Errorf("route %s: %w", c.Name, err)
 			}
-			r.pump = pipeline.NewPump(r.cursorName(), a.cfg.Agent.ID, cursor, r.upstream, quarantine, a.log)
+			r.pump = pipeline.NewPump(r.cursorName(), a.cfg.Agent.ID, cursor, r.upstream, quarantine, a.offsets, a.log)
 			a.routes = append(a.routes, r)
 		}
 	}

@@ -34,7 +34,7 @@ func (a *Agent) buildCommands() error {
 		}
 	}
 	var err error
-	a.commands, err = command.New(a.cfg.Commands, command.InStore(a.store.Mailbox()), targets, command.NewClock(), a.log)
+	a.commands, err = command.New(a.cfg.Commands, command.InStore(a.store.Mailbox()), targets, command.NewClock(a.clock), a.log)
 	return err
 }
 

@@ -1,8 +1,6 @@
 package command
 
 import (
-	"crypto/rand"
-	"encoding/hex"
 	"time"
 
 	"github.com/mcp-edge/edge-agent/internal/clock"
@@ -44,27 +42,13 @@ func (i Instant) until(now Instant) (passed time.Duration, known bool) {
 }
 
 // SystemClock is the machine's.
-type SystemClock struct {
-	wall  clock.Clock
-	boot  string
-	since func() time.Duration
-}
+type SystemClock struct{ clock *clock.Clock }
 
-// NewClock returns the machine's clock. Where it can't tell one boot from the
-// next (anywhere but on Linux, or without /proc), each start of the agent counts
-// as one.
-func NewClock() *SystemClock {
-	if boot, since, ok := bootClock(); ok {
-		return &SystemClock{boot: boot, since: since}
-	}
-	var random [16]byte
-	_, _ = rand.Read(random[:]) // never fails, by its documentation
-	start := time.Now()
-	return &SystemClock{boot: hex.EncodeToString(random[:]), since: func() time.Duration { return time.Since(start) }}
-}
+// NewClock measures by a clock of the machine.
+func NewClock(c *clock.Clock) *SystemClock { return &SystemClock{clock: c} }
 
 // Now implements Clock.
 func (c *SystemClock) Now() Instant {
-	wall, state := c.wall.Now()
-	return Instant{Boot: c.boot, Up: c.since(), Wall: wall.UTC().Round(0), Synced: state == record.ClockSynced}
+	now := c.clock.Now()
+	return Instant{Boot: c.clock.Boot(), Up: c.clock.Up(), Wall: now.Time.UTC().Round(0), Synced: now.Clock == record.ClockSynced}
 }

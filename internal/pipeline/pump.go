@@ -35,6 +35,13 @@ type Sender interface {
 	Send(ctx context.Context, batch []record.Record) error
 }
 
+// Times knows what a time from a clock that was not synchronised has turned out to
+// be. It may be used concurrently.
+type Times interface {
+	// Correct returns when it was, up after a boot of the machine.
+	Correct(boot record.Boot, up time.Duration) (t time.Time, known bool)
+}
+
 // Bounds of one batch. Larger ones save an upstream nothing more, smaller ones
 // cost it a sync or a round trip each.
 const (
@@ -56,6 +63,7 @@ type Pump struct {
 	cursor     Cursor
 	upstream   Sender
 	quarantine *Quarantine
+	times      Times
 	log        *slog.Logger
 
 	items []store.Item
@@ -70,6 +78,7 @@ type Status struct {
 	Sent         uint64    `json:"sent"`                   // records that the upstream has confirmed
 	Retries      uint64    `json:"retries"`                // of sending, of reading the queue, of setting aside
 	Quarantined  uint64    `json:"quarantined"`            // records set aside
+	Corrected    uint64    `json:"corrected"`              // records whose time was put right
 	Reason       string    `json:"reason,omitempty"`       // what is tried again, and why
 	FailingSince time.Time `json:"failing_since,omitzero"` // since when
 	SendingSince time.Time `json:"sending_since,omitzero"` // since when it is tried
@@ -78,8 +87,8 @@ type Status struct {
 
 // NewPump makes a pump; it starts nothing. agent is this agent's name, which
 // stands on records that were first stored here.
-func NewPump(name, agent string, cursor Cursor, up Sender, q *Quarantine, log *slog.Logger) *Pump {
-	return &Pump{name: name, agent: agent, cursor: cursor, upstream: up, quarantine: q, log: log.With("route", name)}
+func NewPump(name, agent string, cursor Cursor, up Sender, q *Quarantine, times Times, log *slog.Logger) *Pump {
+	return &Pump{name: name, agent: agent, cursor: cursor, upstream: up, quarantine: q, times: times, log: log.With("route", name)}
 }
 
 // Run moves records until ctx ends, and returns nil then. Nothing else ends it:
@@ -116,9 +125,11 @@ func (p *Pump) persist(ctx context.Context, what string, do func() error) {
 }
 
 // decode turns the items read into records, in place of those of the batch
-// before. What can't be decoded goes to quarantine.
+// before. What can't be decoded goes to quarantine. A time that is known better by
+// now is corrected: nobody waits for that, a record whose time is not known yet goes
+// out as it is.
 func (p *Pump) decode(ctx context.Context) []record.Record {
-	n := 0
+	n, corrected := 0, uint64(0)
 	for i := range p.items {
 		if n == len(p.batch) {
 			p.batch = append(p.batch, record.Record{})
@@ -128,7 +139,13 @@ func (p *Pump) decode(ctx context.Context) []record.Record {
 			p.setAside(ctx, p.unreadable(&p.items[i]), err)
 			continue
 		}
+		if p.correct(r) {
+			corrected++
+		}
 		n++
+	}
+	if corrected > 0 {
+		p.note(func(s *Status) { s.Corrected += corrected })
 	}
 	return p.batch[:n]
 }
@@ -160,6 +177,17 @@ func (p *Pump) identify(r *record.Record, item *store.Item) {
 	if r.Time.IsZero() {
 		r.Time = item.Time.UTC()
 	}
+}
+
+func (p *Pump) correct(r *record.Record) bool {
+	if r.Clock != record.ClockUnsynced || r.Boot == 0 {
+		return false
+	}
+	t, known := p.times.Correct(r.Boot, r.Up)
+	if known {
+		r.Correct(t)
+	}
+	return known
 }
 
 func (p *Pump) unreadable(item *store.Item) record.Record {

@@ -103,13 +103,23 @@ func items(t *testing.T, n int) []store.Item {
 func pump(t *testing.T, c pipeline.Cursor, u pipeline.Sender, d time.Duration) (*pipeline.Pump, *pipeline.Quarantine) {
 	t.Helper()
 	q := pipeline.NewQuarantine(filepath.Join(t.TempDir(), "quarantine.jsonl"))
-	p := pipeline.NewPump("all/out", "gw", c, u, q, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	return pumpWith(t, oneBoot{}, q, c, u, d), q
+}
+
+func pumpKnowing(t *testing.T, times pipeline.Times, c pipeline.Cursor, u pipeline.Sender, d time.Duration) *pipeline.Pump {
+	t.Helper()
+	return pumpWith(t, times, pipeline.NewQuarantine(filepath.Join(t.TempDir(), "quarantine.jsonl")), c, u, d)
+}
+
+func pumpWith(t *testing.T, times pipeline.Times, q *pipeline.Quarantine, c pipeline.Cursor, u pipeline.Sender, d time.Duration) *pipeline.Pump {
+	t.Helper()
+	p := pipeline.NewPump("all/out", "gw", c, u, q, times, slog.New(slog.NewTextHandler(io.Discard, nil)))
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	defer cancel()
 	if err := p.Run(ctx); err != nil {
 		t.Fatal(err)
 	}
-	return p, q
+	return p
 }
 
 func numbers(from, to int) string {
@@ -209,6 +219,57 @@ func TestAGapIsDeliveredAsARecordOfItsDevice(t *testing.T) {
 		pump(t, &fakeCursor{items: in, size: 1}, u, time.Second)
 		if !strings.Contains(got, `"device":"d","stream":"_gap"`) || !strings.Contains(got, `"from":1,"to":3,"count":3,"reason":"drop-oldest"`) {
 			t.Error(got)
+		}
+	})
+}
+
+// oneBoot knows the time of one boot, up to some time after it.
+type oneBoot struct {
+	boot  record.Boot
+	began time.Time
+	until time.Duration
+}
+
+func (o oneBoot) Correct(boot record.Boot, up time.Duration) (time.Time, bool) {
+	return o.began.Add(up), boot == o.boot && up <= o.until
+}
+
+func TestATimeThatIsKnownBetterIsCorrectedAndBothAreKept(t *testing.T) {
+	began := time.Date(2026, 11, 22, 5, 0, 0, 0, time.UTC)
+	recorded := time.Unix(100, 0).UTC()
+	stamps := []record.Stamp{
+		{Time: recorded, Boot: 1, Up: time.Minute},
+		{Time: recorded, Boot: 1, Up: 2 * time.Hour}, // not known yet
+		{Time: recorded, Boot: 2, Up: time.Minute},   // another's, or forgotten
+		{Time: recorded, Clock: record.ClockSynced},
+		{Time: recorded, Clock: record.ClockSynced, Boot: 1, Up: time.Minute}, // a device that is sure
+		{Time: recorded}, // a device that is not, and says no more
+	}
+	in := items(t, len(stamps))
+	for i, s := range stamps {
+		r := record.Record{Device: "d", Stream: "s", Payload: []byte("x")}
+		r.At(s)
+		in[i].Body = r.Append(nil)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		var got []record.Record
+		u := &fakeUpstream{judge: func(batch []record.Record) error {
+			got = append(got, batch...)
+			return nil
+		}}
+		p := pumpKnowing(t, oneBoot{1, began, time.Hour}, &fakeCursor{items: in, size: 10}, u, time.Second)
+		for i := range got {
+			r, want := &got[i], record.Record{}
+			want.At(stamps[i])
+			if i == 0 {
+				want.Correct(began.Add(time.Minute))
+			}
+			if !r.Time.Equal(want.Time) || r.Clock != want.Clock || !r.TimeRecorded.Equal(want.TimeRecorded) || r.Boot != want.Boot || r.Up != want.Up {
+				t.Errorf("%d: %s", i, r.AppendJSON(nil))
+			}
+		}
+		if n := p.Status().Corrected; n != 1 || len(got) != len(stamps) {
+			t.Errorf("%d records, %d corrected", len(got), n)
 		}
 	})
 }

@@ -62,7 +62,7 @@ local f = {
   device = ProtoField.string("edge_mcp.device", "Device"),
   stream = ProtoField.string("edge_mcp.stream", "Stream"),
   time = ProtoField.absolute_time("edge_mcp.time", "Time", base.UTC),
-  clock = ProtoField.uint32("edge_mcp.clock", "Clock", base.DEC, { [0] = "unsynchronised", [1] = "synchronised" }),
+  clock = ProtoField.uint32("edge_mcp.clock", "Clock", base.DEC, { [0] = "unsynchronised", [1] = "synchronised", [2] = "corrected" }),
   quality = ProtoField.uint32("edge_mcp.quality", "Quality", base.DEC, { [0] = "good", [1] = "partial", [2] = "bad" }),
   payload = ProtoField.bytes("edge_mcp.payload", "Payload"),
   content_type = ProtoField.string("edge_mcp.content_type", "Content type"),
@@ -70,6 +70,9 @@ local f = {
   agent = ProtoField.string("edge_mcp.agent", "Agent"),
   seq = ProtoField.uint64("edge_mcp.seq", "Sequence number"),
   part = ProtoField.uint32("edge_mcp.part", "Part"),
+  boot = ProtoField.uint64("edge_mcp.boot", "Boot", base.HEX),
+  uptime = ProtoField.uint64("edge_mcp.uptime_ns", "Since the boot, ns"),
+  recorded = ProtoField.absolute_time("edge_mcp.time_recorded", "Time, as recorded", base.UTC),
 
   point = ProtoField.none("edge_mcp.point", "Point"),
   name = ProtoField.string("edge_mcp.point.name", "Name"),
@@ -231,6 +234,7 @@ message.record = {
   [1] = { "text", f.device }, [2] = { "text", f.stream }, [3] = { "nanoseconds", f.time }, [4] = { "number", f.clock },
   [5] = { "number", f.quality }, [6] = { message.point, f.point }, [7] = { "bytes", f.payload }, [8] = { "text", f.content_type },
   [9] = { "bytes", f.gap }, [10] = { "text", f.agent }, [11] = { "little", f.epoch }, [12] = { "wide", f.seq }, [13] = { "number", f.part },
+  [14] = { "little", f.boot }, [15] = { "wide", f.uptime }, [16] = { "nanoseconds", f.recorded },
 }
 message.publish = {
   [1] = { "text", f.channel }, [2] = { "wide", f.previous }, [3] = { "list", f.numbers }, [4] = { message.record, f.record },

@@ -71,7 +71,7 @@ func (s *Server) expire(p *peer, id Identity) error {
 	if id == nil || id.Expires().IsZero() {
 		return nil
 	}
-	now, _ := s.now()
+	now := s.now().Time
 	left := id.Expires().Sub(now)
 	expired := &mcp.Error{Code: mcp.CodeTokenExpired, Reason: "connect again with a fresh token"}
 	if left <= 0 {

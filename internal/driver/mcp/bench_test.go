@@ -23,7 +23,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const patience = 20 * time.Second
 
-func now() (time.Time, record.Clock) { return time.Now(), record.ClockSynced }
+func now() record.Stamp { return record.Stamp{Time: time.Now(), Clock: record.ClockSynced} }
 
 func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
@@ -145,6 +145,13 @@ func startServerOn(t testing.TB, q driver.Queue, cfg driver.ServerConfig, listen
 
 func startServerLogging(
 	t testing.TB, q driver.Queue, cfg driver.ServerConfig, log *slog.Logger, listen func(*driver.Server) (transport.Listener, error),
+) *server {
+	t.Helper()
+	return startServerAt(t, q, cfg, now, log, listen)
+}
+
+func startServerAt(
+	t testing.TB, q driver.Queue, cfg driver.ServerConfig, now driver.Now, log *slog.Logger, listen func(*driver.Server) (transport.Listener, error),
 ) *server {
 	t.Helper()
 	cfg.Agent, cfg.Epoch = "gw-01", 9

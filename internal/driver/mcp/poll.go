@@ -70,7 +70,7 @@ const heavy = 16 << 10
 func (p *poll) End(err error) func(context.Context) {
 	answer := p.answer // the next round may begin before the work is done
 	p.answer = mcp.Response{}
-	now, clock := p.link.now()
+	now := p.link.now()
 	read := func() record.Record {
 		var r record.Record
 		if err == nil {
@@ -79,7 +79,7 @@ func (p *poll) End(err error) func(context.Context) {
 			r = record.Record{Device: p.device, Stream: p.name, Quality: record.Bad, Points: []record.Point{{Name: p.name, Bad: reasonOf(err)}}}
 		}
 		if r.Time.IsZero() {
-			r.Time, r.Clock = now, clock
+			r.At(now)
 		}
 		return r
 	}

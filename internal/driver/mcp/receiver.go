@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
@@ -25,8 +24,8 @@ type Queue interface {
 
 var _ Queue = (*store.Store)(nil)
 
-// Now tells the time and whether it can be trusted.
-type Now func() (time.Time, record.Clock)
+// Now tells the time and how far it can be trusted.
+type Now func() record.Stamp
 
 // maxSources is how many sources a session remembers; beyond it, it forgets
 // them all and asks the store again.
@@ -155,7 +154,7 @@ func (r *receiver) Publish(ctx context.Context, p *mcp.Publish) (mcp.Commit, err
 	if r.record == nil {
 		r.record = new(record.Record)
 	}
-	now, _ := r.now()
+	now := r.now()
 	for number, raw := range p.Records() {
 		e, err := r.entry(work, raw, now)
 		if err != nil {
@@ -211,8 +210,9 @@ func (s *scratch) perDevice() []share {
 }
 
 // entry checks one record and says what the queue must know of it. The body is
-// the record as it came: what it says of itself is not written anew.
-func (r *receiver) entry(work *scratch, raw []byte, now time.Time) (store.Entry, error) {
+// the record as it came: what it says of itself is not written anew. One that does
+// not say when has our time put behind it.
+func (r *receiver) entry(work *scratch, raw []byte, now record.Stamp) (store.Entry, error) {
 	if r.peer.Anonymous {
 		raw = work.withName(r.peer.Sender, raw)
 	}
@@ -227,11 +227,14 @@ func (r *receiver) entry(work *scratch, raw []byte, now time.Time) (store.Entry,
 		return store.Entry{}, badRecord("the stream %s is for announcing gaps, and for nothing else", record.GapStream)
 	}
 	e := store.Entry{Time: rec.Time, Body: raw, Gap: rec.Gap}
-	if e.Gap != nil {
+	switch {
+	case e.Gap != nil:
 		e.Body = nil
+	case e.Time.IsZero():
+		e.Body = work.stamped(raw, &now)
 	}
 	if e.Time.IsZero() {
-		e.Time = now
+		e.Time = now.Time
 	}
 	key := store.SourceKey{Device: rec.Device, Stream: rec.Stream}
 	if rec.Agent != "" {
@@ -278,6 +281,14 @@ func (s *scratch) withName(sender string, raw []byte) []byte {
 	s.named = protowire.AppendTag(s.named, 1, protowire.BytesType) // device, see record.proto
 	s.named = protowire.AppendString(s.named, sender)
 	s.named = append(s.named, raw...)
+	return s.named[start:]
+}
+
+// stamped puts our time behind a record that has none.
+func (s *scratch) stamped(raw []byte, now *record.Stamp) []byte {
+	start := len(s.named)
+	s.named = append(s.named, raw...)
+	s.named = now.Append(s.named)
 	return s.named[start:]
 }
 

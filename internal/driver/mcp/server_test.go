@@ -275,6 +275,34 @@ func TestRecordsOfAnAgentBelowKeepTheirIdentity(t *testing.T) {
 	}
 }
 
+func TestARecordWithoutATimeGetsOursAndAnotherKeepsWhatItSays(t *testing.T) {
+	at := time.Date(2026, 11, 22, 5, 8, 0, 0, time.UTC)
+	theirs := record.Stamp{Time: at.AddDate(0, 0, -1), Boot: 7, Up: time.Hour}
+	for _, ours := range []record.Stamp{
+		{Time: at, Clock: record.ClockSynced},
+		{Time: at, Boot: 0x53a1, Up: 5 * time.Minute},
+	} {
+		b := openStore(t, t.TempDir(), store.Config{})
+		s := startServerAt(t, b.store, driver.ServerConfig{}, func() record.Stamp { return ours }, discard(),
+			func(s *driver.Server) (transport.Listener, error) {
+				return tcp.Listen(t.Context(), "127.0.0.1:0", s.Framer, nil)
+			})
+		without := record.Record{Device: "press-1", Stream: "s", Payload: []byte("x"), Clock: record.ClockSynced, Boot: 9}
+		with := record.Record{Device: "press-1", Stream: "s", Payload: []byte("y")}
+		with.At(theirs)
+		if err := say(t, s, "press-1", without, with); err != nil {
+			t.Fatal(err)
+		}
+		items := b.read(t, 2)
+		for i, want := range []record.Stamp{ours, theirs} {
+			r := items[i].Record
+			if got := (record.Stamp{Time: r.Time, Clock: r.Clock, Boot: r.Boot, Up: r.Up}); got != want || len(r.Payload) != 1 {
+				t.Errorf("%+v, want %+v", got, want)
+			}
+		}
+	}
+}
+
 func TestARecordThatMayNotBeSaidEndsTheSession(t *testing.T) {
 	b := openStore(t, t.TempDir(), store.Config{})
 	own := startServer(t, b.store, driver.ServerConfig{OwnDeviceOnly: true})

@@ -20,7 +20,7 @@ import (
 var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
 
 // clock is the bubble's.
-func clock() (time.Time, record.Clock) { return time.Now(), record.ClockSynced }
+func clock() record.Stamp { return record.Stamp{Time: time.Now(), Clock: record.ClockSynced} }
 
 // sink keeps what polls make.
 type sink struct {

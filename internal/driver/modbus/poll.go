@@ -38,17 +38,16 @@ type Poll struct {
 
 	name string
 	sink Sink
-	now  func() (time.Time, record.Clock)
+	now  func() record.Stamp
 
-	at    time.Time // of the round's last answer, zero before it
-	clock record.Clock
+	at record.Stamp // of the round's last answer, zero before it
 }
 
 var _ scheduler.Task = (*Poll)(nil)
 
 // Poll makes a poll of the link, which keeps cfg.Points. It fails when
 // ValidatePoints or DeviceConfig.Validate find something wrong.
-func (l *Link) Poll(cfg PollConfig, sink Sink, now func() (time.Time, record.Clock)) (*Poll, error) {
+func (l *Link) Poll(cfg PollConfig, sink Sink, now func() record.Stamp) (*Poll, error) {
 	p := &Poll{name: cfg.Name, sink: sink, now: now}
 	points, err := l.check(cfg.Device, cfg.Points)
 	if err == nil {
@@ -98,28 +97,29 @@ func pointsOf(configs []PointConfig) ([]*point, error) {
 // Begin implements scheduler.Task.
 func (p *Poll) Begin(time.Time) {
 	p.begin()
-	p.at = time.Time{}
+	p.at = record.Stamp{}
 }
 
 // Step implements scheduler.Task: one read.
 func (p *Poll) Step(ctx context.Context, t *scheduler.Turn) (more bool, err error) {
 	more, err = p.step(ctx, t)
 	if err == nil {
-		p.at, p.clock = p.now()
+		p.at = p.now()
 	}
 	return more, err
 }
 
 // End implements scheduler.Task: it makes a record of the round.
 func (p *Poll) End(err error) (work func(ctx context.Context)) {
-	if err != nil || p.at.IsZero() {
-		p.at, p.clock = p.now()
+	if err != nil || p.at.Time.IsZero() {
+		p.at = p.now()
 	}
 	p.end(err)
 	r := record.Record{
 		Device: p.device, Stream: p.name,
-		Time: p.at, Clock: p.clock, Quality: quality(p.result), Points: p.result,
+		Quality: quality(p.result), Points: p.result,
 	}
+	r.At(p.at)
 	if p.sink.Offer(r) {
 		return nil
 	}

@@ -48,7 +48,7 @@ type Link struct {
 	cfg    Config
 	parser parser
 	sink   Sink
-	clock  func() (time.Time, record.Clock)
+	clock  func() record.Stamp
 	log    *slog.Logger
 	made   time.Time
 
@@ -69,7 +69,7 @@ type reader struct {
 
 // NewLink makes a link; it opens nothing. cfg has its defaults and has been
 // validated; what is wrong nevertheless is an error.
-func NewLink(dialer transport.Dialer, device string, cfg Config, sink Sink, clock func() (time.Time, record.Clock), log *slog.Logger) (*Link, error) {
+func NewLink(dialer transport.Dialer, device string, cfg Config, sink Sink, clock func() record.Stamp, log *slog.Logger) (*Link, error) {
 	if cfg.Delimiter == "" && cfg.Idle == 0 {
 		return nil, fmt.Errorf("device %s: text: neither delimiter nor idle says where a line ends", device)
 	}
@@ -176,7 +176,7 @@ func (l *Link) take(ctx context.Context, line []byte) {
 	}
 	l.counted.lines.Add(1)
 	r := record.Record{Device: l.device}
-	r.Time, r.Clock = l.clock()
+	r.At(l.clock())
 	r.Time = r.Time.UTC()
 	var understood bool
 	r.Stream, l.points, understood = l.parser.parse(line, l.points[:0])

@@ -59,7 +59,7 @@ func open(t *testing.T, c Config) *bench {
 	t.Helper()
 	x := transporttest.NewExchange("scale", func() transport.Framer { return raw{} })
 	b := &bench{sink: new(sink)}
-	now := func() (time.Time, record.Clock) { return time.Now(), record.ClockSynced }
+	now := func() record.Stamp { return record.Stamp{Time: time.Now(), Clock: record.ClockSynced} }
 	var err error
 	if b.Link, err = NewLink(x, "scale-1", c, b.sink, now, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
@@ -261,7 +261,7 @@ func TestADatagramHoldsLinesAndItsEndEndsOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ours, device := transporttest.Datagrams(transporttest.Weather{MaxMessage: 1200})
 		b := &bench{sink: new(sink), device: device}
-		now := func() (time.Time, record.Clock) { return time.Now(), record.ClockSynced }
+		now := func() record.Stamp { return record.Stamp{Time: time.Now(), Clock: record.ClockSynced} }
 		var err error
 		if b.Link, err = NewLink(once{ours}, "scale-1", base(weight), b.sink, now, slog.New(slog.DiscardHandler)); err != nil {
 			t.Fatal(err)

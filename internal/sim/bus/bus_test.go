@@ -154,7 +154,7 @@ func (s setup) points() (list []modbus.PointConfig) {
 
 func name(unit int) string { return fmt.Sprintf("unit-%d", unit) }
 
-func clock() (time.Time, record.Clock) { return time.Now(), record.ClockSynced }
+func clock() record.Stamp { return record.Stamp{Time: time.Now(), Clock: record.ClockSynced} }
 
 // nowhere takes all records.
 type nowhere struct{}

@@ -94,7 +94,7 @@ func wantAll(t *testing.T, dialer transport.Dialer, cfg text.Config, line func()
 	cfg.Delimiter, cfg.MaxLine, cfg.Stream = "\n", 1024, "line"
 	const count = 1000
 	sink := collect{numbers: make(chan int64)}
-	now := func() (time.Time, record.Clock) { return time.Now(), record.ClockSynced }
+	now := func() record.Stamp { return record.Stamp{Time: time.Now(), Clock: record.ClockSynced} }
 	link, err := text.NewLink(dialer, "d", cfg, sink, now, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)

@@ -102,7 +102,7 @@ func TestAMasterOnTheSimulatedLineGetsOnlyWhatWasSentInTimeAndInOrder(t *testing
 				{Name: "number", Address: "holding:0", Type: "uint32", Order: "ABCD", Scale: 1},
 				{Name: "text", Address: "holding:2", Type: "string", Length: 6, Order: "ABCD", Scale: 1},
 			},
-		}, book, new(clock.Clock).Now)
+		}, book, clock.New().Now)
 		if err != nil {
 			t.Fatal(err)
 		}
