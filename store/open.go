@@ -66,7 +66,7 @@ func Open(dir string, cfg Config, log *slog.Logger) (_ *Store, err error) {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
-	if s.dir, err = lockDir(dir); err != nil {
+	if s.dir, err = lockDir(dir, syscall.LOCK_EX, lockTimeout); err != nil {
 		return nil, fmt.Errorf("store: %s: %w", s.path, explain(err))
 	}
 	defer func() {
@@ -111,14 +111,14 @@ func explain(err error) error {
 }
 
 // lockDir keeps other processes out from before the file is looked at: one that is
-// being written to looks damaged.
-func lockDir(dir string) (*os.File, error) {
+// being written to looks damaged. how is a lock for one, or one for many.
+func lockDir(dir string, how int, patience time.Duration) (*os.File, error) {
 	f, err := os.Open(dir)
 	if err != nil {
 		return nil, err
 	}
-	for end := time.Now().Add(lockTimeout); ; {
-		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	for end := time.Now().Add(patience); ; {
+		err := syscall.Flock(int(f.Fd()), how|syscall.LOCK_NB)
 		if !errors.Is(err, syscall.EWOULDBLOCK) {
 			// Some network file systems can't lock a directory. bbolt locks its
 			// file, too.

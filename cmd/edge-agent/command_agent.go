@@ -57,11 +57,7 @@ func (f *agentFlags) connect() (*runningAgent, error) {
 	}
 	return &runningAgent{
 		address: address, token: token, tokenFile: tokenFile,
-		// A proxy has no business here: it would see the token.
-		http: &http.Client{
-			Transport:     &http.Transport{DisableKeepAlives: true},
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
+		http: agentClient(),
 	}, nil
 }
 

@@ -43,6 +43,7 @@ type commands struct {
 	Write   writeCommand   `cmd:"" help:"Write a point of a device."`
 	Read    readCommand    `cmd:"" help:"Read points of a device now."`
 	Call    callCommand    `cmd:"" help:"Call a method of an MCP device."`
+	Queue   queueCommand   `cmd:"" help:"Look at the queue on disk, of a running agent or a stopped one, and mend it."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 }
 

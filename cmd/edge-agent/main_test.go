@@ -20,6 +20,8 @@ func TestMain(m *testing.M) {
 			defer stop()
 			os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 		},
+		"make-queue":   makeQueue,
+		"damage-queue": damageQueue,
 	})
 }
 

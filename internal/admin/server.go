@@ -36,6 +36,8 @@ type Agent interface {
 	Peers() []Peer
 	// SetLogLevel takes "debug", "info", "warn" or "error".
 	SetLogLevel(level string) error
+	// Queue is what is stored, to look into.
+	Queue() Queue
 	// ForgetCursor gives up what a route that is gone has not delivered.
 	ForgetCursor(name string) error
 }
@@ -124,6 +126,9 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("GET /api/v1/devices/{id}/commands", s.listCommands)
 	mux.HandleFunc("POST /api/v1/devices/{id}/commands", s.guarded(s.submitCommand))
 	mux.HandleFunc("PUT /api/v1/log/level", s.guarded(s.setLogLevel))
+	mux.HandleFunc("GET /api/v1/queue", s.queueStatus)
+	mux.HandleFunc("GET /api/v1/queue/records", s.listRecords)
+	mux.HandleFunc("GET /api/v1/queue/sources", s.listSources)
 	mux.HandleFunc("DELETE /api/v1/queue/cursors/{name...}", s.guarded(s.forgetCursor))
 	return mux
 }
@@ -138,6 +143,9 @@ const paths = `edge-agent
 /api/v1/links                   each link and the devices on it: load, lateness, time-outs, bad frames
 /api/v1/devices                 each device, its state and its last record
 /api/v1/peers                   who has connected by MCP
+/api/v1/queue                   the queue: state, size, what each route has still to deliver
+/api/v1/queue/records           what is in it; ?device=GLOB&stream=GLOB&from=TIME&to=TIME&position=N&limit=100
+/api/v1/queue/sources           what is in it, by device and stream; ?position=N
 /api/v1/commands                what was commanded, newest first; ?state=failed&device=ID&limit=100
 /api/v1/commands/ID             one command; ?wait=10s waits for its end
 /api/v1/devices/ID/commands     the commands of a device; POST commands it, with the token:

@@ -29,6 +29,7 @@ type fakeAgent struct {
 	state  admin.State
 	level  string
 	forgot string
+	queue  admin.Queue
 }
 
 var _ admin.Agent = (*fakeAgent)(nil)
@@ -62,6 +63,8 @@ func (a *fakeAgent) ForgetCursor(name string) error {
 	a.forgot = name
 	return nil
 }
+
+func (a *fakeAgent) Queue() admin.Queue { return a.queue }
 
 const token = "0123456789abcdef"
 

@@ -23,6 +23,7 @@ func rooms() [][]string {
 		{"internal/upstream", "internal/intake", "internal/driver/mcp", "internal/driver/modbus", "internal/driver/text", "internal/command"},
 		{"internal/upstream/mqtt", "internal/upstream/file"},
 		{"internal/pipeline", "internal/probe"},
+		{"internal/doctor"},
 		{"internal/admin"},
 		{"internal/config"},
 		{"internal/sim/wire", "internal/sim/instrument", "internal/sim/mcpdevice", "internal/sim/disk"},
@@ -50,6 +51,7 @@ func forbidden() map[string][]string {
 		"internal/driver":   {toml, bolt, module + "transport/tcp", module + "transport/serial"},
 		"internal/upstream": {toml, bolt, module + "store"},
 		"internal/pipeline": {"net", toml, bolt, module + "transport"},
+		"internal/doctor":   {"net", "net/http", "os", toml, bolt, module + "transport"},
 		"internal/admin":    {toml, bolt, module + "internal/config"},
 		"internal/sim":      {toml, bolt, module + "store", module + "scheduler", module + "internal/config"},
 	}

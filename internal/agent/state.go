@@ -215,6 +215,9 @@ func (a *Agent) SetLogLevel(level string) error {
 	return nil
 }
 
+// Queue implements admin.Agent.
+func (a *Agent) Queue() admin.Queue { return a.store }
+
 // forgetTime bounds ForgetCursor: the disk may be full.
 const forgetTime = 10 * time.Second
 

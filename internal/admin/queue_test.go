@@ -1,0 +1,103 @@
+package admin_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mcp-edge/edge-agent/internal/admin"
+	"github.com/mcp-edge/edge-agent/internal/doctor"
+	"github.com/mcp-edge/edge-agent/record"
+	"github.com/mcp-edge/edge-agent/store"
+)
+
+// queueOf has n records of boiler-1, a minute apart, of which one can't be decoded.
+func queueOf(t *testing.T, n int) *store.Store {
+	t.Helper()
+	s, err := store.Open(t.TempDir(), store.Config{MaxSize: 8 << 20}, discard())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	if _, err := s.Cursor(store.CursorConfig{Name: "all/local"}); err != nil {
+		t.Fatal(err)
+	}
+	source, err := s.Source(store.SourceKey{Device: "boiler-1", Stream: "temps"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b store.Batch
+	for i := range n {
+		r := record.Record{Device: "boiler-1", Stream: "temps", Time: time.Date(2026, 11, 22, 5, i, 0, 0, time.UTC), Points: []record.Point{{Name: "n", Value: record.Float32(float32(i))}}}
+		e := store.Entry{Source: source, Time: r.Time, Body: r.Append(nil)}
+		if i == 2 {
+			e.Body = []byte{0xff}
+		}
+		b.Entries = append(b.Entries, e)
+	}
+	if _, err := s.Append(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() { _ = s.Run(ctx) }()
+	if err := s.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestTheQueueIsShownInPages(t *testing.T) {
+	base := serve(t, &fakeAgent{state: admin.State{Agent: "gw-01"}, queue: queueOf(t, 10)})
+	var lines []string
+	for next := uint64(0); ; {
+		code, text := do(t, "GET", fmt.Sprintf("%s/api/v1/queue/records?limit=4&position=%d", base, next), "")
+		var p doctor.Page
+		if err := json.Unmarshal([]byte(text), &p); err != nil || code != 200 {
+			t.Fatal(code, text, err)
+		}
+		for _, r := range p.Records {
+			lines = append(lines, string(r))
+		}
+		if next = p.Next; next > p.End {
+			break
+		}
+	}
+	if len(lines) != 10 || !strings.Contains(lines[0], `"agent":"gw-01"`) || !strings.Contains(lines[9], `"seq":10`) || strings.Contains(lines[1], "types") {
+		t.Errorf("%q", lines)
+	}
+	if !strings.Contains(lines[2], `"payload":"/w==","content_type":"application/protobuf"`) {
+		t.Errorf("what can't be decoded is shown as %s", lines[2])
+	}
+	_, text := do(t, "GET", base+"/api/v1/queue/records?exact=true&device=boil*&from=2026-11-22T05:01:00Z&to=2026-11-22T05:03:00Z", "")
+	if !strings.Contains(text, `"types":{"n":"float32"}`) || !strings.Contains(text, `"raw":"/w=="`) || strings.Contains(text, `"seq":4`) {
+		t.Error(text)
+	}
+	_, text = do(t, "GET", base+"/api/v1/queue/sources", "")
+	if !strings.Contains(text, `"device":"boiler-1","stream":"temps","records":10`) {
+		t.Error(text)
+	}
+	_, text = do(t, "GET", base+"/api/v1/queue", "")
+	if !strings.Contains(text, `queue.db`) || !strings.Contains(text, `"running": true`) {
+		t.Error(text)
+	}
+}
+
+func TestAQuestionAboutTheQueueThatCannotBeIsRefused(t *testing.T) {
+	base := serve(t, &fakeAgent{queue: queueOf(t, 3)})
+	for query, says := range map[string]string{
+		"records?limit=0":        "write a number from 1 to 1000",
+		"records?limit=5000":     "write a number from 1 to 1000",
+		"records?from=yesterday": "write it as 2026-11-22T05:08:00Z",
+		"records?position=-1":    "no position",
+		"sources?position=x":     "no position",
+		"records?device=[":       "pattern",
+	} {
+		if code, text := do(t, "GET", base+"/api/v1/queue/"+query, ""); code != 400 || !strings.Contains(text, says) {
+			t.Errorf("%s: %d %s", query, code, text)
+		}
+	}
+}
