@@ -77,6 +77,7 @@ type Gap struct {
 // Reasons of a Gap.
 const (
 	GapDropOldest = "drop-oldest" // the store was full and the upstream's when_full says so
+	GapAge        = "age"         // not delivered within the upstream's max_age
 	GapOverload   = "overload"    // lost before it could be stored
 	GapDamage     = "damage"      // stored, but can't be read any more
 )

@@ -14,7 +14,7 @@ var (
 	ErrClosed = errors.New("the queue is closed")
 
 	// ErrTooLarge is returned for a batch that could never be stored: one of more
-	// than half of max_size, or of 64 MiB.
+	// than half of max_size or max_records, or of 64 MiB.
 	ErrTooLarge = errors.New("the batch is larger than the queue takes")
 
 	// ErrFull is returned for a batch with NoWait that would have had to wait.
@@ -154,7 +154,7 @@ func (s *Store) append(ctx context.Context, b *Batch) (*Commit, error) {
 		if len(entries) == 0 {
 			return s.repeated(b), nil
 		}
-		if s.admits(size, b.Delay) {
+		if s.admits(amount{size, int64(len(entries))}, b.Delay) {
 			s.stats.repeats += uint64(len(b.Entries) - len(entries))
 			return s.add(entries, b), nil
 		}
@@ -186,7 +186,7 @@ func (s *Store) checkBatch(b *Batch) (size int64, err error) {
 			size += maxGap
 		}
 	}
-	if size > min(s.cfg.MaxSize/2, maxBatch) {
+	if size > min(s.cfg.MaxSize/2, maxBatch) || s.cfg.MaxRecords > 0 && int64(len(b.Entries)) > s.cfg.MaxRecords/2 {
 		return 0, ErrTooLarge
 	}
 	return size, nil
@@ -206,18 +206,16 @@ func (s *Store) repeated(b *Batch) *Commit {
 }
 
 // admits tells whether a batch fits now.
-func (s *Store) admits(size int64, delay bool) bool {
-	pending := int64(len(s.pending.segment))
+func (s *Store) admits(batch amount, delay bool) bool {
 	switch {
-	case s.pending.header.count > 0 && pending+size > s.maxGroup:
+	case s.overfull(batch):
 		s.pending.urgent = true
 		s.wake()
 		return false
 	case s.trouble != nil && delay:
 		return false
-	case s.live+s.writing+pending+size > s.cfg.MaxSize:
-		s.wanted = max(s.wanted, size)
-		s.wake()
+	case !s.fits(batch):
+		s.want(batch)
 		return false
 	}
 	return true

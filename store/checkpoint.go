@@ -29,6 +29,15 @@ func (s *Store) checkpointDue(more int64) bool {
 	return s.uncovered+more >= min(checkpointRatio*table, maxUncovered)
 }
 
+// coverNow tells whether the group should bring one so that segments may go. With
+// keep the file is nearly full most of the time, and what goes is long covered.
+func (s *Store) coverNow(g *group) bool {
+	if !s.shortage(g.amount()).some() {
+		return false
+	}
+	return s.cfg.Keep == 0 || len(s.segments) == 0 || s.segments[0].last > s.covered
+}
+
 func (s *Store) encodeCheckpoint(position uint64) []byte {
 	b := make([]byte, 4, 4+8+bytesPerNumber*(len(s.ids.own)+len(s.channels.byKey)+2))
 	b = binary.LittleEndian.AppendUint64(b, position)

@@ -29,7 +29,14 @@ var (
 type CursorConfig struct {
 	Name     string // "route/upstream"; its place is kept in the file under this name
 	WhenFull string // Block or DropOldest; empty: as the store's Config says
-	Start    Start  // where it begins if the file has no place for it yet; unused otherwise
+
+	// MaxAge is how long a record may have been in the queue before this cursor lets
+	// go of it, as with DropOldest but for this reason; 0: for ever. It is measured by
+	// the store's Clock, in time that has certainly passed, and only while the cursor
+	// is open. What is handed out is not let go. A record's own time has no part in it.
+	MaxAge time.Duration
+
+	Start Start // where it begins if the file has no place for it yet; unused otherwise
 
 	// Match tells which records it takes; nil: all. It is called once for each
 	// source, under the store's lock: it must be quick, must not call the store, and
@@ -54,6 +61,7 @@ type Cursor struct {
 	store   *Store
 	name    string
 	drops   bool // DropOldest
+	maxAge  time.Duration
 	match   func(SourceKey) bool
 	news    chan struct{} // holds one token when there may be something to read
 	reading sync.Mutex    // held by Read and Rewind
@@ -66,13 +74,13 @@ type Cursor struct {
 	acked    uint64 // every record up to here is delivered or not wanted
 	read     uint64 // handed out up to here
 	scanning bool
-	fence    uint64 // reading stops here while records behind it are being dropped; 0: no fence
+	fence    uint64 // reading stops before this while records from here on are being dropped; 0: no fence
 	flight   flight // handed out, not acknowledged
 	unread   load   // taken, not handed out
 	missing  []missing
 	changed  bool   // missing is not in the file as it is here
 	saved    []byte // form in the file
-	dropped  map[uint32]uint64
+	dropped  map[droppedKey]droppedCount
 }
 
 // load is an amount of records.
@@ -166,7 +174,10 @@ func (s *Store) openCursor(cfg CursorConfig) (*Cursor, error) {
 	}
 	c.held, c.drops, c.read = false, when == DropOldest, c.acked
 	c.news = make(chan struct{}, 1)
-	c.dropped = make(map[uint32]uint64)
+	c.dropped = make(map[droppedKey]droppedCount)
+	if c.maxAge = cfg.MaxAge; c.maxAge > 0 {
+		s.ages.ask(c.maxAge, s.end, s.oldest())
+	}
 	s.cursors[cfg.Name] = c
 	s.active = append(s.active, c)
 	c.skipUnwanted(s.end)
@@ -190,7 +201,7 @@ func (c *Cursor) lag() load {
 // limit is where records can be read up to.
 func (c *Cursor) limit(end uint64) uint64 {
 	if c.fence != 0 {
-		end = min(end, c.fence)
+		end = min(end, c.fence-1)
 	}
 	for i := range c.missing {
 		if m := &c.missing[i]; m.to > c.read {
@@ -413,7 +424,7 @@ func (c *Cursor) Ack(position uint64) {
 	c.acked = min(position, c.read)
 	c.settle()
 	s.noteAck()
-	if s.wanted > 0 {
+	if s.wanted.some() {
 		s.wake()
 	}
 	c.wake()

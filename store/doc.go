@@ -50,6 +50,7 @@
 //	log.<first>    a segment, named by the position of its first record
 //	log.<first>
 //	…
+//	now.age        when records up to a position had come; made if somebody asks
 //	now.checkpoint the last number of each device and channel, up to a position
 //	now.cursor     name ▶ acknowledged position and lag
 //	now.gap        name ▶ what the cursor still has to be told is missing

@@ -21,6 +21,7 @@ const (
 	cursorBucket     = "now.cursor"
 	gapBucket        = "now.gap"
 	mailboxBucket    = "now.mailbox"
+	ageBucket        = "now.age"
 )
 
 // Keys of single values.
@@ -29,6 +30,7 @@ const (
 	epochKey      = "epoch"
 	stateKey      = "state"
 	checkpointKey = "numbers"
+	ageKey        = "stamps"
 	valueKey      = "records" // of a segment
 )
 

@@ -17,8 +17,9 @@ const (
 	maxSmall    = 2048
 )
 
-// foldable finds a run to fold, if there is one. full is a segment's full size.
-func foldable(list []segment, full int64, busy bool) []segment {
+// foldable finds a run to fold, if there is one. full is a segment's full size, and
+// most the records that it may have.
+func foldable(list []segment, full, most int64, busy bool) []segment {
 	tiny, small := len(list), len(list)
 	total := int64(0)
 	for i := len(list) - 1; i >= 0 && list[i].bytes < full/4 && !list[i].apart; i-- {
@@ -33,17 +34,27 @@ func foldable(list []segment, full int64, busy bool) []segment {
 	}
 	switch {
 	case total >= full && !busy, len(list)-small >= maxSmall:
-		return upTo(list[small:], full)
+		return upTo(list[small:], full, most)
 	case len(list)-tiny >= foldCount:
-		return upTo(list[tiny:], full)
+		return upTo(list[tiny:], full, most)
 	}
 	return nil
 }
 
-// upTo returns as many segments as make a full one.
-func upTo(list []segment, full int64) []segment {
+// upTo returns as many segments as make a full one, from the first pair on that does
+// not have too many records.
+func upTo(list []segment, full, most int64) []segment {
+	for ; len(list) > 1 && list[0].records()+list[1].records() > most; list = list[1:] {
+	}
+	if len(list) < 2 {
+		return nil
+	}
+	bytes, records := int64(0), int64(0)
 	for i := range list {
-		if full -= list[i].bytes; full <= 0 {
+		if records += list[i].records(); records > most {
+			return slices.Clone(list[:i])
+		}
+		if bytes += list[i].bytes; bytes >= full {
 			return slices.Clone(list[:i+1])
 		}
 	}

@@ -61,10 +61,14 @@ func widen(g *record.Gap, more *record.Gap) {
 	}
 }
 
+// maxStretches bounds how many a cursor has for alternating reasons.
+const maxStretches = 16
+
 // missing is a stretch of the log that a cursor will not get.
 type missing struct {
 	from, to uint64 // positions after from, up to to
 	told     bool   // handing it out has begun: it does not grow any more
+	reason   string // why it grows
 	records  uint64 // that the cursor would have taken
 	gaps     []deviceGap
 }
@@ -81,8 +85,8 @@ type deviceGap struct {
 func (m *missing) position(i int) uint64 { return m.to - uint64(len(m.gaps)-1-i) }
 
 // lose adds a record, or a gap record, to what is missing.
-func (m *missing) lose(device uint32, e *envelope) {
-	gap := record.Gap{From: e.seq, To: e.seq, Count: 1, Reason: record.GapDropOldest, First: fromNanos(e.time), Last: fromNanos(e.time)}
+func (m *missing) lose(device uint32, e *envelope, reason string) {
+	gap := record.Gap{From: e.seq, To: e.seq, Count: 1, Reason: reason, First: fromNanos(e.time), Last: fromNanos(e.time)}
 	if e.gap {
 		// A gap record that is dropped lives on in this one's list.
 		if g, ok := parseGap(e.body); ok {

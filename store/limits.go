@@ -5,6 +5,8 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+
+	"github.com/mcp-edge/edge-agent/record"
 )
 
 // victim is a segment that is dropped, and who loses by it.
@@ -15,21 +17,20 @@ type victim struct {
 
 // loss is what one cursor loses: one stretch of the log.
 type loss struct {
-	cursor *Cursor
-	takes  []bool    // of the cursor
-	before missing   // as it is now; empty: the stretch is new
-	after  missing   // as it will be
-	others []missing // of the cursor, as they are now
-	lost   load
-	counts map[uint32]uint64 // records by device
+	cursor   *Cursor
+	takes    []bool    // of the cursor
+	reason   string    // of the gap
+	before   missing   // as it is now; empty: the stretch is new
+	after    missing   // as it will be
+	others   []missing // of the cursor, as they are now
+	from, to uint64    // positions that are lost now
+	lost     load
+	counts   map[droppedKey]droppedCount
 }
-
-// scarce tells whether another group after one of this size may not fit.
-func (s *Store) scarce(size int64) bool { return s.live+size+max(s.maxGroup, s.wanted) > s.cfg.MaxSize }
 
 // canFree tells whether a commit could make room now.
 func (s *Store) canFree() bool {
-	if len(s.segments) > 0 && s.segments[0].last <= s.passed(s.end) {
+	if len(s.segments) > 0 && s.done(&s.segments[0]) {
 		return true
 	}
 	for _, seg := range s.segments {
@@ -43,12 +44,12 @@ func (s *Store) canFree() bool {
 // planDrop chooses segments to drop, the oldest first, until the next group has
 // room.
 func (s *Store) planDrop(p *plan, covered uint64) {
-	need := s.live + int64(len(p.group.segment)) + max(s.maxGroup, s.wanted) - s.cfg.MaxSize
-	for _, seg := range p.free {
-		need -= seg.bytes
+	need := s.shortage(p.group.amount())
+	for i := range p.free {
+		need.sub(&p.free[i])
 	}
 	for _, seg := range s.segments[len(p.free):] {
-		if need <= 0 || seg.last > covered {
+		if !need.some() || seg.last > covered {
 			return
 		}
 		holders, may := s.holders(seg)
@@ -61,13 +62,18 @@ func (s *Store) planDrop(p *plan, covered uint64) {
 		}
 		v := victim{segment: seg}
 		for _, c := range holders {
-			v.losses = append(v.losses, p.lossOf(c, seg))
-			if c.fence == 0 {
-				c.fence = seg.first - 1
-			}
+			v.losses = append(v.losses, p.lossOf(c, seg.first-1, seg.last, record.GapDropOldest))
+			c.raise(seg.first)
 		}
 		p.victims = append(p.victims, v)
-		need -= seg.bytes
+		need.sub(&seg)
+	}
+}
+
+// raise keeps the cursor from reading from a position on, until unfence.
+func (c *Cursor) raise(position uint64) {
+	if c.fence == 0 || position < c.fence {
+		c.fence = position
 	}
 }
 
@@ -95,18 +101,20 @@ func (s *Store) holders(seg segment) (list []*Cursor, may verdict) {
 	return list, may
 }
 
-// lossOf is the loss of a cursor that a segment belongs to: one begun in this plan,
-// one of before that grows, or a new one.
-func (p *plan) lossOf(c *Cursor, seg segment) *loss {
+// lossOf is the loss of a cursor that the positions behind from, up to to, belong to:
+// one begun in this plan, one of before that grows, or a new one.
+func (p *plan) lossOf(c *Cursor, from, to uint64, reason string) *loss {
 	for _, l := range p.losses {
-		if l.cursor == c && l.after.to == seg.first-1 {
-			l.after.to = seg.last
+		if l.cursor == c && l.after.to == from {
+			l.after.to, l.to = to, to
 			return l
 		}
 	}
-	l := &loss{cursor: c, takes: c.takes, after: missing{from: seg.first - 1, to: seg.last}, others: slices.Clone(c.missing)}
+	l := &loss{cursor: c, takes: c.takes, reason: reason, from: from, to: to, after: missing{from: from, to: to, reason: reason}, others: slices.Clone(c.missing)}
 	for _, m := range c.missing {
-		if !m.told && m.to == seg.first-1 {
+		// What goes for another reason is a stretch of its own, so that each gap
+		// names a run of numbers, unless that became too many.
+		if !m.told && m.to == from && (m.reason == reason || len(c.missing) >= maxStretches) {
 			l.before, l.after.from = m, m.from
 		}
 	}
@@ -119,11 +127,12 @@ func (p *plan) lossOf(c *Cursor, seg segment) *loss {
 func (p *plan) lose(tx *bolt.Tx) error {
 	for _, l := range p.losses {
 		l.after.records, l.after.gaps = l.before.records, slices.Clone(l.before.gaps)
-		l.lost, l.counts = load{}, make(map[uint32]uint64)
+		l.lost, l.counts = load{}, make(map[droppedKey]droppedCount)
 	}
 	for i := range p.victims {
 		p.victims[i].tell(tx, p.byID)
 	}
+	p.tellAged(tx)
 	for _, l := range p.losses {
 		list := l.others
 		for _, more := range p.losses {
@@ -157,10 +166,13 @@ func (v *victim) tell(tx *bolt.Tx, byID []*Source) {
 }
 
 func (l *loss) take(e *envelope, device uint32, size uint64) {
-	l.after.lose(device, e)
+	l.after.lose(device, e, l.reason)
 	l.lost.add(1, size)
 	if !e.gap {
-		l.counts[device]++
+		key := droppedKey{device, l.reason}
+		n := l.counts[key]
+		n.add(droppedCount{1, e.time, e.time})
+		l.counts[key] = n
 	}
 }
 
@@ -186,15 +198,20 @@ func (s *Store) publishLosses(p *plan) {
 		c.missing = l.merge(c.missing)
 		c.unread.sub(l.lost.records, l.lost.bytes)
 		total := uint64(0)
-		for device, n := range l.counts {
-			c.dropped[device] += n
-			total += n
+		for key, n := range l.counts {
+			sum := c.dropped[key]
+			sum.add(n)
+			c.dropped[key] = sum
+			total += n.records
 		}
 		if total == 0 {
 			continue
 		}
-		s.log.Warn("the queue is full: the oldest records are dropped, as when_full says",
-			"cursor", c.name, "records", total, "devices", len(l.counts), "file", s.path)
+		why := "the queue is full: the oldest records are dropped, as when_full says"
+		if l.reason == record.GapAge {
+			why = "records were not delivered in time: they are dropped, as max_age says"
+		}
+		s.log.Warn(why, "cursor", c.name, "records", total, "devices", len(l.counts), "file", s.path)
 	}
 }
 

@@ -225,7 +225,11 @@ func TestWhatIsHandedOutIsNotDropped(t *testing.T) {
 // go: each record is either delivered, in order, or announced.
 func TestEachRecordIsDeliveredOrAnnounced(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
+		clock := newClock()
 		b := &bed{TB: t, dir: t.TempDir(), cfg: small(store.DropOldest)}
+		b.cfg.MaxRecords = rapid.SampledFrom([]int64{0, 200}).Draw(r, "max_records")
+		b.cfg.Keep = rapid.SampledFrom([]time.Duration{0, time.Minute}).Draw(r, "keep")
+		b.cfg.Clock = clock
 		devices := []string{"a", "b", "c"}
 		type follower struct {
 			*store.Cursor
@@ -236,7 +240,7 @@ func TestEachRecordIsDeliveredOrAnnounced(t *testing.T) {
 		}
 		takesAll := func(store.SourceKey) bool { return true }
 		takesA := func(k store.SourceKey) bool { return k.Device == "a" }
-		followers := []*follower{{cfg: store.CursorConfig{Name: "1", Match: takesAll}}, {cfg: store.CursorConfig{Name: "2", Match: takesA}}}
+		followers := []*follower{{cfg: store.CursorConfig{Name: "1", Match: takesAll}}, {cfg: store.CursorConfig{Name: "2", Match: takesA, MaxAge: time.Minute}}}
 		stop := func() {}
 		open := func() {
 			stop()
@@ -311,8 +315,14 @@ func TestEachRecordIsDeliveredOrAnnounced(t *testing.T) {
 				f.flight, f.next = nil, clone(f.acked)
 			},
 			"reopen": func(*rapid.T) { open() },
+			"time passes": func(r *rapid.T) {
+				clock.pass(time.Duration(rapid.IntRange(0, 40).Draw(r, "seconds")) * time.Second)
+				if err := b.Flush(t.Context()); err != nil {
+					r.Fatal(err)
+				}
+			},
 			"": func(r *rapid.T) {
-				if st := b.Stats(); st.Bytes > st.MaxBytes {
+				if st := b.Stats(); st.Bytes > st.MaxBytes || st.MaxRecords > 0 && st.Records > uint64(st.MaxRecords) {
 					r.Fatalf("%+v", st)
 				}
 			},

@@ -83,6 +83,7 @@ func (s *Store) loadSegments(tx *bolt.Tx) error {
 		}
 		s.segments = append(s.segments, seg)
 		s.live += seg.bytes
+		s.total += seg.records()
 		s.end = max(s.end, seg.last)
 		if seg.last <= s.covered {
 			continue

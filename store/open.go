@@ -29,7 +29,8 @@ const (
 	// as one does that is about to end.
 	lockTimeout = 2 * time.Second
 
-	minMaxSize = 256 << 10
+	minMaxSize    = 256 << 10
+	minMaxRecords = 64
 	// maxMaxSize32: a 32-bit process maps the file into 1 or 2 GiB of addresses.
 	maxMaxSize32 = 384 << 20
 )
@@ -56,13 +57,20 @@ func Open(dir string, cfg Config, log *slog.Logger) (_ *Store, err error) {
 	s := &Store{
 		path: filepath.Join(dir, FileName), cfg: cfg, log: log,
 		disk:     disk{commit: (*bolt.Tx).Commit, sync: syncDir},
-		maxGroup: min(max(cfg.MaxSize/8, 32<<10), 1<<20),
-		kick:     make(chan struct{}, 1), ran: make(chan struct{}), room: make(chan struct{}),
+		maxGroup: min(max(cfg.MaxSize/8, 32<<10), 1<<20), maxCount: math.MaxUint32,
+		kick: make(chan struct{}, 1), ran: make(chan struct{}), room: make(chan struct{}),
 		nothing: &Commit{done: make(chan struct{})},
 		ids:     newIdentities(), channels: newChannels(), cursors: make(map[string]*Cursor),
 		pending: newGroup(spare{}),
 	}
 	s.nothing.finish(nil)
+	s.ages.clock = cfg.Clock
+	if cfg.Clock == nil {
+		s.ages.clock = runClock{time.Now()}
+	}
+	if cfg.MaxRecords > 0 {
+		s.maxCount = max(cfg.MaxRecords/8, 1)
+	}
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
@@ -88,8 +96,10 @@ func checkConfig(cfg Config) error {
 		return fmt.Errorf("max_size is %d bytes, on a 32-bit machine it can be %d at most", cfg.MaxSize, maxMaxSize32)
 	case cfg.WhenFull != Block && cfg.WhenFull != DropOldest:
 		return fmt.Errorf("when_full is %q, it must be %s or %s", cfg.WhenFull, Block, DropOldest)
-	case cfg.CommitDelay < 0:
-		return errors.New("commit_delay is negative")
+	case cfg.MaxRecords < 0, cfg.MaxRecords > 0 && cfg.MaxRecords < minMaxRecords:
+		return fmt.Errorf("max_records is %d, it must be 0 or at least %d", cfg.MaxRecords, minMaxRecords)
+	case cfg.CommitDelay < 0, cfg.Keep < 0:
+		return errors.New("commit_delay or keep is negative")
 	}
 	return nil
 }
@@ -242,7 +252,7 @@ func (s *Store) examine() error {
 func (s *Store) load() (err error) {
 	defer recoverFault(debug.SetPanicOnFault(true), &err)
 	return s.db.View(func(tx *bolt.Tx) error {
-		for _, step := range []func(*bolt.Tx) error{s.loadAbout, s.loadNames, s.loadCheckpoint, s.loadSegments, s.loadCursors, s.loadMailbox} {
+		for _, step := range []func(*bolt.Tx) error{s.loadAbout, s.loadNames, s.loadCheckpoint, s.loadSegments, s.loadCursors, s.loadAges, s.loadMailbox} {
 			if err := step(tx); err != nil {
 				return err
 			}

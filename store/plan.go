@@ -2,7 +2,6 @@ package store
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -18,7 +17,10 @@ type plan struct {
 	evicted   []uint32
 	free      []segment // delivered to everybody
 	victims   []victim  // dropped
-	losses    []*loss   // by the victims
+	aged      []*loss   // of cursors with a MaxAge
+	losses    []*loss   // all of both
+	ages      []byte    // new form; nil: as it was
+	ageEdits  uint64    // that it has
 	byID      []*Source // as of the plan
 	fold      []segment
 	folded    segment // first is 0 if nothing was folded
@@ -40,9 +42,16 @@ func (s *Store) plan(g *group) *plan {
 	if g.checkpoint != nil {
 		covered = g.end()
 	}
-	p.free = s.delivered(covered)
+	if s.ages.step > 0 {
+		s.ages.note(s.ages.now(g.end()), s.oldest())
+		if s.ages.edits != s.ages.saved || s.ages.moved && s.stopped {
+			p.ages, p.ageEdits = s.ages.encode(), s.ages.edits
+		}
+	}
+	p.free = s.free(g, covered)
 	if s.planDrop(p, covered); len(p.victims) == 0 {
-		p.fold = foldable(s.segments[len(p.free):], s.maxGroup, s.busy)
+		p.fold = foldable(s.segments[len(p.free):], s.maxGroup, s.maxCount, s.busy)
+		s.planAge(p)
 	}
 	for _, c := range s.active {
 		if form := c.encode(g); c.worthSaving(form) {
@@ -56,25 +65,6 @@ func (s *Store) plan(g *group) *plan {
 	return p
 }
 
-// delivered are the segments at the front that all cursors have passed.
-func (s *Store) delivered(covered uint64) []segment {
-	passed := s.passed(covered)
-	n := 0
-	for n < len(s.segments) && n < maxFree && s.segments[n].last <= passed {
-		n++
-	}
-	return slices.Clone(s.segments[:n])
-}
-
-// passed is the position that all cursors have acknowledged, at most limit.
-func (s *Store) passed(limit uint64) uint64 {
-	limit = min(limit, s.end)
-	for _, c := range s.cursors {
-		limit = min(limit, c.acked)
-	}
-	return limit
-}
-
 // apply carries the plan out in one transaction of db. The transaction's id is
 // returned with an error, too.
 func (s *Store) apply(db *bolt.DB, p *plan) (txid int, err error) {
@@ -85,7 +75,7 @@ func (s *Store) apply(db *bolt.DB, p *plan) (txid int, err error) {
 	defer rollback(tx, &err)
 	txid = tx.ID()
 	tx.Cursor().Bucket().FillPercent = 1 // of the top level, whose names rise
-	for _, step := range []func(*bolt.Tx) error{p.putNames, p.lose, p.foldSegments, p.freeSegments, p.putCursors, p.putMail, p.putGroup} {
+	for _, step := range []func(*bolt.Tx) error{p.putNames, p.lose, p.foldSegments, p.freeSegments, p.putCursors, p.putAges, p.putMail, p.putGroup} {
 		if err := step(tx); err != nil {
 			return txid, err
 		}
@@ -236,10 +226,13 @@ func (s *Store) publish(p *plan, took time.Duration) {
 	}
 	s.share(g)
 	s.stats.committed(p, took)
-	if len(p.free) == maxFree {
+	if p.ages != nil {
+		s.ages.saved, s.ages.moved = p.ageEdits, false
+	}
+	if len(p.free) == maxFree || len(p.aged) > 0 {
 		s.ackedSince = time.Now() // there is more to free
 	}
-	s.writing, s.wanted = 0, 0
+	s.writing, s.wanted = amount{}, amount{}
 	s.spare = reusable(g, s.maxGroup)
 	s.announceRoom()
 }
@@ -261,8 +254,8 @@ func (s *Store) publishSegments(p *plan) {
 	if p.folded.first != 0 || len(p.victims) > 0 {
 		s.replaceSegments(p)
 	}
-	for _, seg := range p.free {
-		s.live -= seg.bytes
+	for i := range p.free {
+		s.remove(&p.free[i])
 	}
 	s.segments = s.segments[len(p.free):]
 	g := p.group
@@ -270,6 +263,7 @@ func (s *Store) publishSegments(p *plan) {
 		size := int64(len(g.segment))
 		s.segments = append(s.segments, segment{first: g.header.first, last: g.end(), bytes: size, oldest: g.header.oldest})
 		s.live += size
+		s.total += int64(g.header.count)
 		s.uncovered += size
 		s.end = g.end()
 	}
@@ -278,19 +272,25 @@ func (s *Store) publishSegments(p *plan) {
 	}
 }
 
+func (s *Store) remove(seg *segment) {
+	s.live -= seg.bytes
+	s.total -= seg.records()
+}
+
 // replaceSegments takes dropped and folded segments out of the list.
 func (s *Store) replaceSegments(p *plan) {
 	gone := make(map[uint64]bool, len(p.victims)+len(p.fold))
 	for i := range p.victims {
 		gone[p.victims[i].segment.first] = true
-		s.live -= p.victims[i].segment.bytes
+		s.remove(&p.victims[i].segment)
 	}
 	if p.folded.first != 0 {
 		for _, seg := range p.fold {
 			gone[seg.first] = true
-			s.live -= seg.bytes
+			s.remove(&seg)
 		}
 		s.live += p.folded.bytes
+		s.total += p.folded.records()
 	}
 	kept := make([]segment, 0, len(s.segments))
 	for _, seg := range s.segments {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"os"
@@ -28,7 +29,11 @@ type Stats struct {
 	Bytes     int64  `json:"bytes"`      // of records on disk, with their envelopes
 	MaxBytes  int64  `json:"max_bytes"`  // the limit of Bytes
 	FileBytes int64  `json:"file_bytes"` // size of the file; it does not shrink
-	Records   uint64 `json:"records"`    // in the file; some may be delivered already
+	Records   uint64 `json:"records"`    // in the file
+	Kept      uint64 `json:"kept"`       // of them, delivered to everybody: they give way to others
+	KeptBytes int64  `json:"kept_bytes"` // of Bytes, theirs
+
+	MaxRecords int64 `json:"max_records,omitempty"` // the limit of Records; 0: none
 
 	Appended uint64 `json:"appended"` // records committed
 	Repeats  uint64 `json:"repeats"`  // entries that a channel already had
@@ -77,11 +82,37 @@ type CursorStats struct {
 	Dropped  []DroppedFrom `json:"dropped,omitempty"` // by device
 }
 
-// DroppedFrom counts the records of a device that were dropped.
+// DroppedFrom counts the records of a device that were dropped for one reason.
 type DroppedFrom struct {
-	Agent   string `json:"agent,omitempty"`
-	Device  string `json:"device"`
-	Records uint64 `json:"records"`
+	Agent   string    `json:"agent,omitempty"`
+	Device  string    `json:"device"`
+	Reason  string    `json:"reason"` // record.GapDropOldest or GapAge
+	Records uint64    `json:"records"`
+	First   time.Time `json:"first,omitzero"` // the oldest time of them
+	Last    time.Time `json:"last,omitzero"`  // the newest
+}
+
+type droppedKey struct {
+	device uint32
+	reason string
+}
+
+// droppedCount has the span of their times; noTime: none had one.
+type droppedCount struct {
+	records     uint64
+	first, last int64
+}
+
+func (n *droppedCount) add(more droppedCount) {
+	if n.records == 0 {
+		*n = more
+		return
+	}
+	n.records += more.records
+	n.last = max(n.last, more.last) // noTime is the smallest
+	if n.first == noTime || more.first != noTime && more.first < n.first {
+		n.first = more.first
+	}
 }
 
 // counters are guarded by Store.mu.
@@ -104,7 +135,7 @@ func (s *Store) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := Stats{
-		Bytes: s.live, MaxBytes: s.cfg.MaxSize,
+		Bytes: s.live, MaxBytes: s.cfg.MaxSize, MaxRecords: s.cfg.MaxRecords,
 		Appended: s.stats.appended, Repeats: s.stats.repeats, Unwanted: s.stats.unwanted, Damaged: s.stats.damaged,
 		Commits: s.stats.commits, Failures: s.stats.failures, Rescues: s.stats.rescues,
 		CommitTime: s.stats.commitTime, LastCommit: s.stats.lastCommit, Written: s.stats.written,
@@ -114,9 +145,8 @@ func (s *Store) Stats() Stats {
 	if info, err := os.Stat(s.path); err == nil {
 		st.FileBytes = info.Size()
 	}
-	for _, seg := range s.segments {
-		st.Records += seg.last - seg.first + 1
-	}
+	kept := s.kept()
+	st.Records, st.Kept, st.KeptBytes = uint64(s.total), uint64(kept.records), kept.bytes
 	for _, name := range slices.Sorted(maps.Keys(s.cursors)) {
 		st.Cursors = append(st.Cursors, s.cursorStats(s.cursors[name]))
 	}
@@ -150,7 +180,11 @@ func (s *Store) whyFull() string {
 		}
 	}
 	slices.Sort(holders)
-	return fmt.Sprintf("max_size of %d bytes is used up by records not yet delivered by %s", s.cfg.MaxSize, strings.Join(holders, ", "))
+	limit := fmt.Sprintf("max_size of %d bytes", s.cfg.MaxSize)
+	if s.cfg.MaxRecords > 0 && s.total+s.wanted.records > s.cfg.MaxRecords {
+		limit = fmt.Sprintf("max_records of %d", s.cfg.MaxRecords)
+	}
+	return fmt.Sprintf("%s is used up by records not yet delivered by %s", limit, strings.Join(holders, ", "))
 }
 
 func (s *Store) cursorStats(c *Cursor) CursorStats {
@@ -160,12 +194,7 @@ func (s *Store) cursorStats(c *Cursor) CursorStats {
 	}
 	lag := c.lag()
 	st.Lag, st.LagBytes = lag.records, lag.bytes
-	i, _ := slices.BinarySearchFunc(s.segments, c.acked+1, func(seg segment, pos uint64) int {
-		if seg.last < pos {
-			return -1
-		}
-		return 1
-	})
+	i := s.segmentAt(c.acked + 1)
 	if c.held {
 		st.Lag, st.LagBytes = s.end-c.acked, 0
 		for _, seg := range s.segments[i:] {
@@ -175,9 +204,14 @@ func (s *Store) cursorStats(c *Cursor) CursorStats {
 	if st.Lag > 0 && i < len(s.segments) {
 		st.Oldest = fromNanos(s.segments[i].oldest)
 	}
-	for _, id := range slices.Sorted(maps.Keys(c.dropped)) {
-		key := s.ids.byID[id].key
-		st.Dropped = append(st.Dropped, DroppedFrom{Agent: key.Agent, Device: key.Device, Records: c.dropped[id]})
+	byDevice := func(a, b droppedKey) int {
+		return cmp.Or(cmp.Compare(a.device, b.device), cmp.Compare(a.reason, b.reason))
+	}
+	for _, of := range slices.SortedFunc(maps.Keys(c.dropped), byDevice) {
+		key, n := s.ids.byID[of.device].key, c.dropped[of]
+		st.Dropped = append(st.Dropped, DroppedFrom{
+			Agent: key.Agent, Device: key.Device, Reason: of.reason, Records: n.records, First: fromNanos(n.first), Last: fromNanos(n.last),
+		})
 	}
 	return st
 }

@@ -28,6 +28,7 @@ type Store struct {
 	txid    uint64 // of the last commit
 
 	maxGroup int64 // bytes of records that are taken into one commit
+	maxCount int64 // records that are
 
 	// The file. swap is held to read by whoever uses db, and to write by the writer
 	// when it puts another file in its place.
@@ -49,12 +50,14 @@ type Store struct {
 	active   []*Cursor // opened
 	segments []segment // in the file, in order
 	live     int64     // bytes of segments
-	end      uint64    // position of the last record on disk
-	covered  uint64    // position of the checkpoint in the file
+	total    int64     // records of segments
+	ages     ages
+	end      uint64 // position of the last record on disk
+	covered  uint64 // position of the checkpoint in the file
 
 	pending   *group
-	writing   int64 // bytes of the group being committed
-	spare     spare // for the next group
+	writing   amount // the group being committed
+	spare     spare  // for the next group
 	scratch   []byte
 	uncovered int64 // bytes of segments behind covered
 
@@ -63,7 +66,7 @@ type Store struct {
 
 	room        chan struct{} // closed when trying an Append again makes sense
 	roomWaiters int
-	wanted      int64     // bytes of an Append that did not fit into MaxSize; 0: none
+	wanted      amount    // of an Append that did not fit into MaxSize or MaxRecords
 	fullSince   time.Time // nothing could be freed for it; zero: not full
 	trouble     error     // of the last commit, which is being tried again
 	troubleAt   time.Time

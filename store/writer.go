@@ -83,12 +83,12 @@ func (s *Store) due() (wait time.Duration, stop bool) {
 	switch {
 	case s.closing:
 		return 0, true
-	case g.urgent, s.wanted > 0 && s.canFree():
+	case g.urgent, s.wanted.some() && s.canFree():
 		return 0, false
 	case int64(len(g.segment)) > s.maxGroup/2:
 		return 0, false
 	}
-	if s.wanted > 0 && s.fullSince.IsZero() {
+	if s.wanted.some() && s.fullSince.IsZero() {
 		s.becomeFull()
 	}
 	if g.begun() {
@@ -97,7 +97,7 @@ func (s *Store) due() (wait time.Duration, stop bool) {
 	if !s.ackedSince.IsZero() {
 		wait = min(wait, time.Until(s.ackedSince.Add(max(s.cfg.CommitDelay, minAckDelay))))
 	}
-	return wait, false
+	return min(wait, s.ageWait()), false
 }
 
 // gather lets producers that are about to append do so, for as long as that makes
@@ -128,10 +128,10 @@ func (s *Store) take() *group {
 	s.spare = spare{}
 	g.header.first = s.end + 1
 	g.seal()
-	if s.closing || s.stopped || s.scarce(int64(len(g.segment))) || s.checkpointDue(int64(len(g.segment))) {
+	if s.closing || s.stopped || s.coverNow(g) || s.checkpointDue(int64(len(g.segment))) {
 		g.checkpoint = s.encodeCheckpoint(g.end())
 	}
-	s.writing = int64(len(g.segment))
+	s.writing = g.amount()
 	s.announceRoom()
 	return g
 }
@@ -195,7 +195,7 @@ func (s *Store) finish() error {
 	s.mu.Lock()
 	s.stopped = true
 	s.announceRoom()
-	idle := !s.pending.begun() && !s.pending.urgent && s.ackedSince.IsZero() && s.covered == s.end
+	idle := !s.pending.begun() && !s.pending.urgent && s.ackedSince.IsZero() && s.covered == s.end && !s.ages.moved
 	lost := s.lost
 	s.mu.Unlock()
 	switch {
@@ -219,7 +219,7 @@ func (s *Store) giveUp(g *group) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lost = true
-	s.writing = 0
+	s.writing = amount{}
 	g.commit.finish(fmt.Errorf("store: %w", ErrClosed))
 }
 

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -61,6 +62,9 @@ func (s sampler) store(st store.Stats) {
 	s.gauge("edge_agent_store_max_bytes", "The most that it may hold.", float64(st.MaxBytes))
 	s.gauge("edge_agent_store_file_bytes", "Size of the queue's file.", float64(st.FileBytes))
 	s.gauge("edge_agent_store_records", "Records in the queue.", float64(st.Records))
+	s.gauge("edge_agent_store_max_records", "The most that it may hold; 0: no limit but that of bytes.", float64(st.MaxRecords))
+	s.gauge("edge_agent_store_kept_records", "Records in the queue that are delivered, and give way to others.", float64(st.Kept))
+	s.gauge("edge_agent_store_kept_bytes", "Bytes of them.", float64(st.KeptBytes))
 	s.gauge("edge_agent_store_last_commit_seconds", "How long the last group commit took.", st.LastCommit.Seconds())
 	s.counter("edge_agent_store_appended_total", "Records stored.", st.Appended)
 	s.counter("edge_agent_store_repeats_total", "Records that came again and were dropped.", st.Repeats)
@@ -85,9 +89,12 @@ func (s sampler) cursor(c store.CursorStats) {
 	s.gauge("edge_agent_cursor_oldest_seconds", "Age of the oldest record not yet delivered.", age(c.Oldest), "cursor", c.Name)
 	s.gauge("edge_agent_cursor_held", "1 for a cursor that no route of the configuration uses any more.", truth(c.Held), "cursor", c.Name)
 	for _, d := range c.Dropped {
-		s.counter("edge_agent_cursor_dropped_total", "Records let go by drop-oldest.", d.Records, "cursor", c.Name, "agent", d.Agent, "device", d.Device)
+		s.counter("edge_agent_cursor_dropped_total", "Records let go, by reason: drop-oldest or age.", d.Records, "cursor", c.Name, "upstream", upstreamOf(c.Name), "agent", d.Agent, "device", d.Device, "reason", d.Reason)
 	}
 }
+
+// upstreamOf is the second part of "route/upstream".
+func upstreamOf(cursor string) string { return cursor[strings.LastIndexByte(cursor, '/')+1:] }
 
 func (s sampler) scheduler(st scheduler.SharedStatus) {
 	s.gauge("edge_agent_scheduler_working", "Workers that have something to do.", float64(st.Working))

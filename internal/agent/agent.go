@@ -129,13 +129,20 @@ func (a *Agent) openData() (token string, err error) {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return "", fmt.Errorf("the data directory can't be made: %w; make it, or let the agent's user write there, or set [agent] data_dir", err)
 	}
-	if a.store, err = store.Open(dir, a.cfg.Store, a.log); err != nil {
+	queue := a.cfg.Store
+	queue.Clock = storeClock{command.NewClock(a.clock)}
+	if a.store, err = store.Open(dir, queue, a.log); err != nil {
 		return "", err
 	}
 	a.intake = intake.New(a.store, a.log)
 	a.offsets = clock.NewOffsets(a.clock, clockOffsets{a.store.Mailbox()}, a.log)
 	return admin.LoadToken(dir)
 }
+
+// storeClock is the machine's clock as the queue wants it.
+type storeClock struct{ *command.SystemClock }
+
+func (c storeClock) Now() store.Instant { return store.Instant(c.SystemClock.Now()) }
 
 // listen takes all ports before anything runs, so that a port in use is an
 // error at start.

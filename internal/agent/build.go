@@ -101,7 +101,7 @@ func (a *Agent) openCursor(r *route, match config.Match) (*store.Cursor, error) 
 		return nil, err
 	}
 	return a.store.Cursor(store.CursorConfig{
-		Name: r.cursorName(), WhenFull: cmp.Or(own.WhenFull, a.cfg.Store.WhenFull), Start: start,
+		Name: r.cursorName(), WhenFull: cmp.Or(own.WhenFull, a.cfg.Store.WhenFull), MaxAge: own.MaxAge, Start: start,
 		Match: func(key store.SourceKey) bool { return takes(match, key) },
 	})
 }

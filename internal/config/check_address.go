@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/mcp-edge/edge-agent/internal/upstream/mqtt"
 	"github.com/mcp-edge/edge-agent/store"
@@ -124,6 +125,9 @@ func (c *checker) checkUpstreams() {
 		u, at := &c.file.Upstreams[i], element("upstream", i)
 		if _, err := store.ParseStart(u.Start); err != nil && c.ok(at+".start") {
 			c.report(at+".start", err.Error())
+		}
+		if u.MaxAge > 0 && u.MaxAge < time.Minute {
+			c.report(at+".max_age", `is less than a minute; write "1m" or more, or "0s" for any age`)
 		}
 		switch u.Kind {
 		case "mqtt":

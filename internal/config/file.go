@@ -202,6 +202,11 @@ type Upstream struct {
 	// WhenFull is what happens to this upstream's records when the store is
 	// full; as the store has it, unless set.
 	WhenFull string `toml:"when_full" oneof:"block,drop-oldest"`
+	// MaxAge is how long a record may wait for this upstream, at least a minute; older
+	// ones are let go for it alone, counted, and announced with a _gap record. "0s"
+	// is for ever. It counts from when the record was stored, in time that has
+	// certainly passed: no jump of the clock makes a record old.
+	MaxAge time.Duration `toml:"max_age" default:"0s" min:"0s"`
 	// Start is where a route to this upstream begins in the queue: "oldest" is with
 	// everything that is still there, "newest" with what comes from then on, and a
 	// time such as "2026-11-29T06:00:00Z" with the first record of that time or

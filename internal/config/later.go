@@ -17,10 +17,7 @@ func notYet() map[string]string {
 		"admin.tls":  trust,
 		"admin.auth": trust,
 
-		"store.durability":  durable,
-		"store.keep":        ": records are freed when every route has delivered them",
-		"store.max_age":     ": records wait for as long as max_size holds them",
-		"store.max_records": "; write max_size",
+		"store.durability": durable,
 
 		"link.durability": durable,
 
