@@ -66,7 +66,8 @@ func (q Quality) String() string {
 // base64 (RFC 4648, section 4) with its "content_type". With a clock that is
 // "unsynced" or "corrected" stand "boot" and "uptime_ns", with a corrected one
 // "time_recorded". A record that announces
-// missing ones has "gap" and neither "seq" nor "quality". Empty members are
+// missing ones has "gap" and neither "seq" nor "quality". One that is sent again, out
+// of its device's order, has "resent":true. Empty members are
 // left out; bytes that are not UTF-8 become U+FFFD.
 func (r *Record) AppendJSON(b []byte) []byte {
 	b = appendQuoted(append(b, `{"agent":`...), r.Agent)
@@ -80,6 +81,9 @@ func (r *Record) AppendJSON(b []byte) []byte {
 	b = appendJSONTime(append(b, `,"time":`...), r.Time)
 	b = append(append(append(b, `,"clock":"`...), r.Clock.String()...), '"')
 	b = r.appendBoot(b)
+	if r.Resent {
+		b = append(b, `,"resent":true`...)
+	}
 	if r.Gap != nil {
 		return append(r.Gap.appendJSON(append(b, `,"gap":`...)), '}')
 	}

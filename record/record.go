@@ -41,6 +41,11 @@ type Record struct {
 	ContentType string // of Payload, an Internet media type (RFC 6838)
 
 	Gap *Gap // what is known to be missing; only in the stream GapStream
+
+	// Resent marks one that is not in its place in the order of its device, because it
+	// was sent there before or goes out behind newer ones. It is set on the way out,
+	// and no part of the stored form.
+	Resent bool
 }
 
 // GapStream is the stream of records that announce missing ones.

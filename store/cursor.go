@@ -430,6 +430,13 @@ func (c *Cursor) Ack(position uint64) {
 	c.wake()
 }
 
+// Acked is the position up to which everything is delivered, or not wanted.
+func (c *Cursor) Acked() uint64 {
+	c.store.mu.Lock()
+	defer c.store.mu.Unlock()
+	return c.acked
+}
+
 // noteAck makes the writer put the cursors' places into the file before long.
 func (s *Store) noteAck() {
 	if s.ackedSince.IsZero() {

@@ -176,6 +176,10 @@ func (s sampler) listener(l Listener) {
 }
 
 func (s sampler) route(r Route) {
+	if r.Replay != nil {
+		s.gauge("edge_agent_replay_running", "1 while records are sent again because somebody asked for it.", truth(r.Replay.State == "running"), "route", r.Name, "upstream", r.Upstream)
+		s.gauge("edge_agent_replay_sent", "Records that the last replay has sent.", float64(r.Replay.Sent), "route", r.Name, "upstream", r.Upstream)
+	}
 	labels := []string{"route", r.Name, "upstream", r.Upstream}
 	s.counter("edge_agent_route_sent_total", "Records that the upstream confirmed.", r.Sent, labels...)
 	s.counter("edge_agent_route_retries_total", "Batches sent again.", r.Retries, labels...)

@@ -40,9 +40,11 @@ type Agent interface {
 	Queue() Queue
 	// ForgetCursor gives up what a route that is gone has not delivered.
 	ForgetCursor(name string) error
+	// Replays sends again what was delivered.
+	Replays() Replays
 }
 
-// ErrNotFound is ForgetCursor's answer for a name that there is not.
+// ErrNotFound is the answer of ForgetCursor and Replays for a name that there is not.
 var ErrNotFound = errors.New("not found")
 
 // Server is the admin interface. New binds nothing; Listen does, then Run serves.
@@ -130,6 +132,8 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("GET /api/v1/queue/records", s.listRecords)
 	mux.HandleFunc("GET /api/v1/queue/sources", s.listSources)
 	mux.HandleFunc("DELETE /api/v1/queue/cursors/{name...}", s.guarded(s.forgetCursor))
+	mux.HandleFunc("POST /api/v1/queue/replay", s.guarded(s.replay))
+	mux.HandleFunc("DELETE /api/v1/queue/replay/{upstream}", s.guarded(s.stopReplay))
 	return mux
 }
 
@@ -148,6 +152,8 @@ const paths = `edge-agent
 /api/v1/queue/sources           what is in it, by device and stream; ?position=N
 /api/v1/commands                what was commanded, newest first; ?state=failed&device=ID&limit=100
 /api/v1/commands/ID             one command; ?wait=10s waits for its end
+/api/v1/queue/replay            POST {"upstream":"cloud","from":"2026-11-29T06:00:00Z","to":"…"} sends again what is kept; DELETE …/cloud stops it
+/api/v1/queue/cursors/NAME      DELETE forgets what a route that is gone has not delivered
 /api/v1/devices/ID/commands     the commands of a device; POST commands it, with the token:
 
     curl http://127.0.0.1:9600/api/v1/devices/boiler-1/commands?wait=10s \

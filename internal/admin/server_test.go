@@ -30,6 +30,7 @@ type fakeAgent struct {
 	level  string
 	forgot string
 	queue  admin.Queue
+	replay admin.ReplayRequest
 }
 
 var _ admin.Agent = (*fakeAgent)(nil)
@@ -65,6 +66,29 @@ func (a *fakeAgent) ForgetCursor(name string) error {
 }
 
 func (a *fakeAgent) Queue() admin.Queue { return a.queue }
+
+func (a *fakeAgent) Replays() admin.Replays { return fakeReplays{a} }
+
+type fakeReplays struct{ *fakeAgent }
+
+func (a fakeReplays) Start(r admin.ReplayRequest) error {
+	switch {
+	case r.Upstream != "cloud":
+		return admin.ErrNotFound
+	case a.replay.Upstream != "":
+		return errors.New("a replay is under way")
+	}
+	a.replay = r
+	return nil
+}
+
+func (a fakeReplays) Stop(upstream string) error {
+	if upstream != "cloud" {
+		return admin.ErrNotFound
+	}
+	a.replay = admin.ReplayRequest{}
+	return nil
+}
 
 const token = "0123456789abcdef"
 

@@ -104,6 +104,8 @@ type Route struct {
 	Name     string `json:"name"`
 	Upstream string `json:"upstream"`
 	pipeline.Status
+	// Replay is the last one since the start, if there was one.
+	Replay *pipeline.ReplayStatus `json:"replay,omitempty"`
 }
 
 // Upstream is an [[upstream]].

@@ -181,7 +181,7 @@ func (a *Agent) start() (stop func()) {
 		outward = append(outward, part{"upstream " + u.name, u.Run})
 	}
 	for _, r := range a.routes {
-		outward = append(outward, part{"route " + r.cursorName(), r.pump.Run})
+		outward = append(outward, part{"route " + r.cursorName(), r.pump.Run}, part{"replay of route " + r.cursorName(), r.replay.Run})
 	}
 	queue := start("store", a.log, []part{{"store", a.store.Run}, {"clock", a.offsets.Run}})
 	delivery := start("upstreams", a.log, outward)

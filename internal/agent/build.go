@@ -18,6 +18,7 @@ type route struct {
 	name     string
 	upstream *destination
 	pump     *pipeline.Pump
+	replay   *pipeline.Replayer
 }
 
 // cursorName is under which name the queue keeps the pair's place.
@@ -87,6 +88,7 @@ func (a *Agent) buildRoutes(upstreams map[string]*destination) error {
 				return fmt.Errorf("route %s: %w", c.Name, err)
 			}
 			r.pump = pipeline.NewPump(r.cursorName(), a.cfg.Agent.ID, cursor, r.upstream, quarantine, a.offsets, a.log)
+			r.replay = pipeline.NewReplayer(r.pump, a.store, cursor, func(key store.SourceKey) bool { return takes(c.Match, key) })
 			a.routes = append(a.routes, r)
 		}
 	}

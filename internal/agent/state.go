@@ -97,7 +97,11 @@ func (a *Agent) stateOfLink(st *admin.State, l *link, now time.Time) {
 
 func (a *Agent) stateOfRoute(st *admin.State, r *route, now time.Time) {
 	s := r.pump.Status()
-	st.Routes = append(st.Routes, admin.Route{Name: r.name, Upstream: r.upstream.name, Status: s})
+	shown := admin.Route{Name: r.name, Upstream: r.upstream.name, Status: s}
+	if replay := r.replay.Status(); replay.State != "" {
+		shown.Replay = &replay
+	}
+	st.Routes = append(st.Routes, shown)
 	if !s.SendingSince.IsZero() && now.Sub(s.SendingSince) > stuckDelivery && r.upstream.Status().Connected {
 		st.Stuck = append(st.Stuck, fmt.Sprintf("route %s: nothing was confirmed for %s although upstream %s is there: %s",
 			r.name, now.Sub(s.SendingSince).Round(time.Second), r.upstream.name, cmp.Or(s.Reason, "no answer")))

@@ -65,6 +65,7 @@ type Pump struct {
 	quarantine *Quarantine
 	times      Times
 	log        *slog.Logger
+	resent     bool // what it sends was sent before
 
 	items []store.Item
 	batch []record.Record
@@ -173,7 +174,7 @@ func (p *Pump) identify(r *record.Record, item *store.Item) {
 	if r.Agent == "" {
 		r.Agent = p.agent
 	}
-	r.Seq, r.Part = item.Seq, item.Part
+	r.Seq, r.Part, r.Resent = item.Seq, item.Part, p.resent
 	if r.Time.IsZero() {
 		r.Time = item.Time.UTC()
 	}
