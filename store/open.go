@@ -228,7 +228,26 @@ func (s *Store) create() error {
 		return err
 	}
 	s.log.Info("new queue", "file", s.path, "epoch", s.about.epoch)
-	return s.disk.sync(filepath.Dir(s.path))
+	dir := filepath.Dir(s.path)
+	return errors.Join(s.disk.sync(dir), syncAbove(dir))
+}
+
+// syncAbove makes the names of a directory and of those above it durable: they may
+// be as new as the queue, and a power cut that takes one of them takes the queue.
+// Those that this process may not read are none that it has made.
+func syncAbove(dir string) error {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	for up := filepath.Dir(dir); up != dir; dir, up = up, filepath.Dir(up) {
+		if err := syncDir(up); errors.Is(err, fs.ErrPermission) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // examine tells whether bbolt can open the file without harm.

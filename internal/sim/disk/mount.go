@@ -29,7 +29,7 @@ const (
 func (d *Disk) Mount(dir string) (unmount func() error, err error) {
 	fs := &bridge{RawFileSystem: fuse.NewDefaultRawFileSystem(), disk: d}
 	server, err := fuse.NewServer(fs, dir, &fuse.MountOptions{
-		FsName: "powercut", Name: "powercut", DirectMountStrict: true, MaxWrite: 1 << 20,
+		FsName: "powercut", Name: "powercut", DirectMountStrict: true, MaxWrite: 256 << 10,
 		ExplicitDataCacheControl: true, DisableXAttrs: true, DisableReadDirPlus: true,
 		Logger: log.New(io.Discard, "", 0),
 	})
