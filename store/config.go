@@ -8,7 +8,8 @@ import (
 // Config is the [store] table.
 type Config struct {
 	// MaxSize is the most bytes of records that the queue holds on disk. At the
-	// limit WhenFull decides. The file itself may be some MiB larger.
+	// limit WhenFull decides. The file itself may be some MiB larger; it gives the
+	// disk back what it has not needed for a minute.
 	MaxSize int64 `toml:"max_size" unit:"bytes" default:"1GiB" default32:"256MiB" min:"1MiB"`
 
 	// MaxRecords is the most records that the queue holds; 0 means as many as fit

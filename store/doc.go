@@ -65,6 +65,9 @@
 // is older than it should be: then a new epoch begins, in which own devices are
 // numbered from 1. See witness.go.
 //
+// Space in the file that is free is used again. When it is much, the file gives it
+// back to the disk (see compact.go).
+//
 // Position counts the records of the log from 1. Small segments are folded into
 // larger ones when many of them have come together (see fold.go).
 //

@@ -252,12 +252,14 @@ func TestADiskThatFailsNowAndThenLosesNothing(t *testing.T) {
 	}
 }
 
-func TestAFullDiskStopsAcknowledgementsUntilThereIsRoom(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "small")
+// smallDisk is a file system in memory.
+func smallDisk(t *testing.T, size string) (dir string) {
+	t.Helper()
+	dir = filepath.Join(t.TempDir(), "small")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=8m"); err != nil {
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
 		t.Fatalf("this test mounts a small file system, for which it must be root: %v", err)
 	}
 	t.Cleanup(func() {
@@ -265,6 +267,11 @@ func TestAFullDiskStopsAcknowledgementsUntilThereIsRoom(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	return dir
+}
+
+func TestAFullDiskStopsAcknowledgementsUntilThereIsRoom(t *testing.T) {
+	dir := smallDisk(t, "8m")
 	r := newRig(t, dir, disk{})
 	var commits []*Commit
 	for r.Stats().State == StateOK {

@@ -46,7 +46,8 @@ func appendForEver(dir string) error {
 		return err
 	}
 	var out sync.Mutex
-	errs := make(chan error, killProducers+2)
+	errs := make(chan error, killProducers+3)
+	go func() { errs <- compactForEver(s) }()
 	go func() { errs <- s.Run(context.Background()) }()
 	for i := range killProducers + 1 {
 		work := send
@@ -62,6 +63,16 @@ func appendForEver(dir string) error {
 		}()
 	}
 	return <-errs
+}
+
+// compactForEver has the file replaced again and again, so that kills meet that, too.
+func compactForEver(s *store.Store) error {
+	for {
+		// It fails when records come too fast for it, and does no harm then.
+		if err := s.Compact(context.Background()); errors.Is(err, store.ErrClosed) {
+			return err
+		}
+	}
 }
 
 // The checkpoint and the folding of small segments have to be met by the kills, so

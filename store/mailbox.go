@@ -118,9 +118,7 @@ type Letter struct {
 func (m *Mailbox) Get(key string) (l Letter, found bool, err error) {
 	s := m.store
 	defer recoverFault(debug.SetPanicOnFault(true), &err)
-	s.swap.RLock()
-	defer s.swap.RUnlock()
-	err = s.db.View(func(tx *bolt.Tx) error {
+	err = s.view(func(tx *bolt.Tx) error {
 		if b := tx.Bucket([]byte(mailboxBucket)); b != nil {
 			if v := b.Get([]byte(key)); v != nil {
 				l, found = letter([]byte(key), v), true
@@ -148,9 +146,7 @@ func letter(k, v []byte) Letter {
 func (m *Mailbox) All() (list []Letter, err error) {
 	s := m.store
 	defer recoverFault(debug.SetPanicOnFault(true), &err)
-	s.swap.RLock()
-	defer s.swap.RUnlock()
-	err = s.db.View(func(tx *bolt.Tx) error {
+	err = s.view(func(tx *bolt.Tx) error {
 		b := tx.Bucket([]byte(mailboxBucket))
 		if b == nil {
 			return nil

@@ -2,8 +2,10 @@ package store_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,6 +23,7 @@ type model struct {
 	seqs    map[string]uint64
 	channel map[string]uint64
 	cursors []*modelCursor
+	compact sync.WaitGroup
 }
 
 type modelCursor struct {
@@ -124,8 +127,26 @@ func (m *model) rewind(t *rapid.T) {
 }
 
 func (m *model) reopen(*rapid.T) {
-	m.stop()
+	m.close()
 	m.open()
+}
+
+func (m *model) close() {
+	m.stop()
+	m.compact.Wait()
+}
+
+// giveBack has the file replaced while the next steps go on.
+func (m *model) giveBack(t *rapid.T) {
+	s, wait := m.b.Store, rapid.Bool().Draw(t, "wait")
+	m.compact.Go(func() {
+		if err := s.Compact(context.Background()); err != nil && !errors.Is(err, store.ErrClosed) {
+			m.b.Error(err)
+		}
+	})
+	if wait {
+		m.compact.Wait()
+	}
 }
 
 // check compares what the store says of itself.
@@ -157,10 +178,10 @@ func TestItDoesWhatAListInMemoryWouldDo(t *testing.T) {
 			cursors: []*modelCursor{{name: "1"}, {name: "2", device: "a"}, {name: "3", device: "c"}},
 		}
 		m.open()
-		defer func() { m.stop() }()
+		defer func() { m.close() }()
 		r.Repeat(map[string]func(*rapid.T){
 			"append": m.append, "append more": m.append, "read": m.read, "read more": m.read,
-			"ack": m.ack, "rewind": m.rewind, "reopen": m.reopen, "": m.check,
+			"ack": m.ack, "rewind": m.rewind, "reopen": m.reopen, "compact": m.giveBack, "": m.check,
 		})
 	})
 }

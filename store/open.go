@@ -61,7 +61,7 @@ func Open(dir string, cfg Config, log *slog.Logger) (_ *Store, err error) {
 		kick: make(chan struct{}, 1), ran: make(chan struct{}), room: make(chan struct{}),
 		nothing: &Commit{done: make(chan struct{})},
 		ids:     newIdentities(), channels: newChannels(), cursors: make(map[string]*Cursor),
-		pending: newGroup(spare{}),
+		pending: newGroup(spare{}), compact: compaction{settle: compactSettle},
 	}
 	s.nothing.finish(nil)
 	s.ages.clock = cfg.Clock
@@ -156,7 +156,7 @@ func (s *Store) openFile() error {
 	if err := s.examine(); err != nil {
 		return err
 	}
-	if s.db, err = openBolt(s.path, s.cfg.MaxSize); err != nil {
+	if s.db, err = openBolt(s.path, mapSize(s.cfg.MaxSize)); err != nil {
 		return err
 	}
 	if err = s.load(); err == nil {
@@ -170,13 +170,14 @@ func (s *Store) openFile() error {
 	return nil
 }
 
-// openBolt opens a file that is whole, or makes one.
-func openBolt(path string, maxSize int64) (*bolt.DB, error) {
+// openBolt opens a file that is whole, or makes one. mapped is how much address
+// space it takes at first.
+func openBolt(path string, mapped int) (*bolt.DB, error) {
 	db, err := bolt.Open(path, 0o640, &bolt.Options{
 		Timeout:         lockTimeout,
 		FreelistType:    bolt.FreelistMapType,
 		NoFreelistSync:  true, // it would be rewritten with each commit
-		InitialMmapSize: mapSize(maxSize),
+		InitialMmapSize: mapped,
 	})
 	if errors.Is(err, berrors.ErrTimeout) {
 		return nil, ErrLocked
@@ -206,7 +207,7 @@ func (s *Store) create() error {
 		return err
 	}
 	s.about = about{epoch: epoch, since: time.Now(), sealed: true}
-	db, err := openBolt(s.path+freshSuffix, s.cfg.MaxSize)
+	db, err := openBolt(s.path+freshSuffix, mapSize(s.cfg.MaxSize))
 	if err != nil {
 		return err
 	}

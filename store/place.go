@@ -88,9 +88,7 @@ func (s *Store) count(c *Cursor, from uint64) (err error) {
 		return nil
 	}
 	defer recoverFault(debug.SetPanicOnFault(true), &err)
-	s.swap.RLock()
-	defer s.swap.RUnlock()
-	return s.db.View(func(tx *bolt.Tx) error {
+	return s.view(func(tx *bolt.Tx) error {
 		var e envelope
 		for at := findSegment(tx, from+1); at.found(); at.next() {
 			w := at.walk(uint32(len(s.ids.byID)))

@@ -226,6 +226,10 @@ func (s *Store) publish(p *plan, took time.Duration) {
 	}
 	s.share(g)
 	s.stats.committed(p, took)
+	s.measureFile()
+	if run := s.compact.run; run != nil {
+		run.stall = max(run.stall, took)
+	}
 	if p.ages != nil {
 		s.ages.saved, s.ages.moved = p.ageEdits, false
 	}

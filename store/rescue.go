@@ -5,9 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
-
-	bolt "go.etcd.io/bbolt"
 )
 
 // What bbolt's Commit has done when it fails, by the step that failed:
@@ -36,12 +33,16 @@ type rescue struct {
 // transact carries the plan out, in the file as it is or in a fresh one.
 func (s *Store) transact(p *plan) error {
 	if !s.suspect.needed {
+		if moved, err := s.move(p); moved {
+			return err
+		}
 		txid, err := s.apply(s.db, p)
 		if err == nil || onlyWriteFailed(err) && !s.isCurrent(txid) {
 			return err
 		}
 		s.log.Error("after this error the queue file can't be trusted, so it is written anew", "file", s.path, "error", err)
 		s.suspect = rescue{needed: true, revoke: txid}
+		s.stopCompaction(errors.New("the queue file can't be trusted"))
 	}
 	if s.suspect.revoke != 0 {
 		if err := s.revoke(s.suspect.revoke); err != nil {
@@ -98,54 +99,19 @@ func (s *Store) revoke(txid int) error {
 
 // rewrite copies the file, carries the plan out in the copy, and puts that in the
 // file's place.
-func (s *Store) rewrite(p *plan) (err error) {
-	fresh := s.path + freshSuffix
-	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	db, err := openBolt(fresh, s.cfg.MaxSize)
+func (s *Store) rewrite(p *plan) error {
+	t, err := newTransfer(s, s.size())
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			_ = db.Close()
-			_ = os.Remove(fresh)
-		}
-	}()
-	const chunk = 8 << 20 // bytes a transaction
-	db.NoSync = true      // the commit below syncs it all
-	if err := errors.Join(bolt.Compact(db, s.db, chunk), db.Update(s.nextGeneration)); err != nil {
+	err = t.whole()
+	if err == nil {
+		_, err = s.adopt(t, p, verifyOnDisk)
+	}
+	if err != nil {
+		t.discard()
 		return err
 	}
-	db.NoSync = false
-	if _, err := s.apply(db, p); err != nil {
-		return err
-	}
-	if err := verifyOnDisk(fresh); err != nil {
-		return err
-	}
-	if err := os.Rename(fresh, s.path); err != nil {
-		return err
-	}
-	if err := s.disk.sync(filepath.Dir(s.path)); err != nil {
-		return err
-	}
-	s.swap.Lock()
-	old := s.db
-	s.db = db
-	s.swap.Unlock()
-	s.replaced()
-	_ = old.Close() // however that ends, the fresh file is good
+	t.release() // however that ends, the fresh file is good
 	return nil
-}
-
-// syncDir makes a directory's entries durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }

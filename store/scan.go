@@ -59,9 +59,7 @@ func (sc *scan) lose() { sc.place = place{} }
 // run appends the items found to dst, until it meets one of its limits.
 func (sc *scan) run(s *Store, dst []Item) (_ []Item, err error) {
 	defer recoverFault(debug.SetPanicOnFault(true), &err)
-	s.swap.RLock()
-	defer s.swap.RUnlock()
-	err = s.db.View(func(tx *bolt.Tx) error {
+	err = s.view(func(tx *bolt.Tx) error {
 		for at := findSegment(tx, sc.pos+1); sc.pos < sc.limit && !sc.full(); at.next() {
 			if !at.found() || at.first() > sc.pos+1 {
 				// Nothing in the file stands at this position. If it was dropped a

@@ -56,10 +56,8 @@ func (s *Store) begin(c *Cursor, start Start) (err error) {
 // reads everything before that, as times need not rise.
 func (s *Store) before(c *Cursor, at int64) (position uint64, err error) {
 	defer recoverFault(debug.SetPanicOnFault(true), &err)
-	s.swap.RLock()
-	defer s.swap.RUnlock()
 	position = s.end
-	err = s.db.View(func(tx *bolt.Tx) error {
+	err = s.view(func(tx *bolt.Tx) error {
 		var e envelope
 		for seg := findSegment(tx, 0); seg.found(); seg.next() {
 			w := seg.walk(uint32(len(s.ids.byID)))

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -28,7 +27,7 @@ type Stats struct {
 
 	Bytes     int64  `json:"bytes"`      // of records on disk, with their envelopes
 	MaxBytes  int64  `json:"max_bytes"`  // the limit of Bytes
-	FileBytes int64  `json:"file_bytes"` // size of the file; it does not shrink
+	FileBytes int64  `json:"file_bytes"` // of disk that the file takes
 	Records   uint64 `json:"records"`    // in the file
 	Kept      uint64 `json:"kept"`       // of them, delivered to everybody: they give way to others
 	KeptBytes int64  `json:"kept_bytes"` // of Bytes, theirs
@@ -49,7 +48,8 @@ type Stats struct {
 
 	Epoch EpochStats `json:"epoch"`
 	// Notices are what Open found that somebody should look after.
-	Notices []string `json:"notices,omitempty"`
+	Notices    []string        `json:"notices,omitempty"`
+	Compaction CompactionStats `json:"compaction"`
 
 	Cursors []CursorStats `json:"cursors"` // by name
 }
@@ -142,9 +142,9 @@ func (s *Store) Stats() Stats {
 	}
 	st.State, st.Reason, st.Since = s.state()
 	st.Epoch, st.Notices = s.about.stats(), s.notices
-	if info, err := os.Stat(s.path); err == nil {
-		st.FileBytes = info.Size()
-	}
+	st.FileBytes = s.size()
+	st.Compaction = s.compact.stats
+	st.Compaction.Running = s.compact.run != nil
 	kept := s.kept()
 	st.Records, st.Kept, st.KeptBytes = uint64(s.total), uint64(kept.records), kept.bytes
 	for _, name := range slices.Sorted(maps.Keys(s.cursors)) {

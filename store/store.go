@@ -74,7 +74,8 @@ type Store struct {
 	started, stopped, closing, closed bool
 	lost                              bool // a group was given up
 
-	stats counters
+	compact compaction
+	stats   counters
 }
 
 // segment is what memory knows of a segment in the file.

@@ -41,6 +41,9 @@ func (s *Store) Run(ctx context.Context) error {
 	s.started = true
 	s.mu.Unlock()
 	defer close(s.ran)
+	s.mu.Lock()
+	s.measureFile()
+	s.mu.Unlock()
 	for last := time.Now(); s.await(ctx); last = time.Now() {
 		s.busy = time.Since(last) < quiet
 		s.gather()
@@ -50,12 +53,14 @@ func (s *Store) Run(ctx context.Context) error {
 	s.stopped = true
 	s.announceRoom()
 	s.mu.Unlock()
+	s.stopCompaction(ErrClosed)
 	return s.finish()
 }
 
 // await returns true when there is something to write, and false to stop.
 func (s *Store) await(ctx context.Context) bool {
 	for {
+		s.startCompaction(ctx)
 		wait, stop := s.due()
 		switch {
 		case stop || ctx.Err() != nil:
@@ -75,15 +80,14 @@ func (s *Store) await(ctx context.Context) bool {
 
 // due tells how long nothing needs to be written.
 func (s *Store) due() (wait time.Duration, stop bool) {
-	const long = time.Hour
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	g := s.pending
-	wait = long
+	wait = max(s.compactWait(), time.Millisecond) // what is due is begun by await
 	switch {
 	case s.closing:
 		return 0, true
-	case g.urgent, s.wanted.some() && s.canFree():
+	case g.urgent, s.compact.offered(), s.wanted.some() && s.canFree():
 		return 0, false
 	case int64(len(g.segment)) > s.maxGroup/2:
 		return 0, false
@@ -92,7 +96,7 @@ func (s *Store) due() (wait time.Duration, stop bool) {
 		s.becomeFull()
 	}
 	if g.begun() {
-		wait = time.Until(g.since.Add(s.cfg.CommitDelay))
+		wait = min(wait, time.Until(g.since.Add(s.cfg.CommitDelay)))
 	}
 	if !s.ackedSince.IsZero() {
 		wait = min(wait, time.Until(s.ackedSince.Add(max(s.cfg.CommitDelay, minAckDelay))))

@@ -60,7 +60,7 @@ func (s sampler) store(st store.Stats) {
 	}
 	s.gauge("edge_agent_store_bytes", "Bytes of records in the queue.", float64(st.Bytes))
 	s.gauge("edge_agent_store_max_bytes", "The most that it may hold.", float64(st.MaxBytes))
-	s.gauge("edge_agent_store_file_bytes", "Size of the queue's file.", float64(st.FileBytes))
+	s.gauge("edge_agent_store_file_bytes", "Bytes of disk that the queue's file takes.", float64(st.FileBytes))
 	s.gauge("edge_agent_store_records", "Records in the queue.", float64(st.Records))
 	s.gauge("edge_agent_store_max_records", "The most that it may hold; 0: no limit but that of bytes.", float64(st.MaxRecords))
 	s.gauge("edge_agent_store_kept_records", "Records in the queue that are delivered, and give way to others.", float64(st.Kept))
@@ -78,9 +78,20 @@ func (s sampler) store(st store.Stats) {
 		s.gauge("edge_agent_store_epoch_start_timestamp_seconds", "When the epoch of this queue began, as Unix time.", float64(st.Epoch.Since.Unix()))
 	}
 	s.gauge("edge_agent_store_notices", "What was found at the last start that somebody should look after: see the status.", float64(len(st.Notices)))
+	s.compaction(st.Compaction)
 	for _, c := range st.Cursors {
 		s.cursor(c)
 	}
+}
+
+func (s sampler) compaction(c store.CompactionStats) {
+	s.gauge("edge_agent_store_free_bytes", "Bytes inside the queue's file that wait for records.", float64(c.Free))
+	s.gauge("edge_agent_store_compacting", "1 while the file is giving space back.", truth(c.Running))
+	s.counter("edge_agent_store_compactions_total", "Times the file has given space back.", c.Count)
+	s.counter("edge_agent_store_compactions_failed_total", "Times it could not; it is tried again.", c.Failed)
+	s.counter("edge_agent_store_given_back_bytes_total", "Bytes given back to the disk.", uint64(max(c.GivenBack, 0)))
+	s.gauge("edge_agent_store_compaction_seconds", "How long the last one took.", c.Took.Seconds())
+	s.gauge("edge_agent_store_compaction_stall_seconds", "The longest commit while it ran.", c.Stall.Seconds())
 }
 
 func (s sampler) cursor(c store.CursorStats) {
