@@ -36,7 +36,7 @@ func newYard(t *testing.T, dir string, faults disk) *yard {
 func (y *yard) settle(d time.Duration) {
 	y.mu.Lock()
 	defer y.mu.Unlock()
-	y.Store.compact.settle = d
+	y.compact.settle = d
 	y.wake()
 }
 
@@ -171,7 +171,7 @@ func (y *yard) fill(mib int) {
 		if err != nil {
 			y.Fatal(err)
 		}
-		y.rig.wait(c)
+		y.wait(c)
 	}
 }
 

@@ -29,9 +29,7 @@ type visit struct {
 // run calls the traveller's functions until one of them returns false.
 func (t *traveller) run(s *Store) (err error) {
 	defer recoverFault(debug.SetPanicOnFault(true), &err)
-	s.swap.RLock()
-	defer s.swap.RUnlock()
-	return s.db.View(func(tx *bolt.Tx) error {
+	return s.view(func(tx *bolt.Tx) error {
 		pos := t.from - 1
 		for at := findSegment(tx, pos+1); pos < t.to; at.next() {
 			next := t.to + 1

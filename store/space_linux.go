@@ -14,7 +14,7 @@ func diskFree(path string) (int64, error) {
 	if err := unix.Statfs(filepath.Dir(path), &st); err != nil {
 		return 0, err
 	}
-	return int64(st.Bavail) * int64(st.Bsize), nil
+	return int64(st.Bavail * uint64(st.Bsize)), nil
 }
 
 // writeOut has the disk write a file's data, and waits for it. It makes nothing durable:
