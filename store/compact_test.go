@@ -196,7 +196,7 @@ func TestAnIdleFileIsGivenBackAfterAWhileAndThenNothingIsWritten(t *testing.T) {
 
 func TestCursorsReadOnWhileTheFileIsReplaced(t *testing.T) {
 	y := newYard(t, t.TempDir(), disk{})
-	const compactions, most = 5, 1 << 20
+	const compactions, most = 25, 1 << 20
 	var appended, acked atomic.Int64
 	var group sync.WaitGroup
 	done := make(chan struct{})
