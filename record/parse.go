@@ -110,6 +110,8 @@ func (p *parser) member(dec *json.Decoder, name string) error {
 		}
 	case "time_recorded":
 		r.TimeRecorded, err = decodeText(dec, parseTime)
+	case "resent":
+		err = dec.Decode(&r.Resent)
 	case "quality":
 		r.Quality, err = decodeText(dec, parseQuality)
 	case "values":

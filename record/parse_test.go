@@ -20,6 +20,7 @@ func TestExactJSONReadsBackAsItWasWritten(t *testing.T) {
 		slices.SortFunc(want.Points, func(a, b record.Point) int { return cmp.Compare(a.Name, b.Name) })
 		want.Points = slices.CompactFunc(want.Points, func(a, b record.Point) bool { return a.Name == b.Name })
 		want.Quality = record.Summarise(want.Points)
+		want.Resent = rapid.Bool().Draw(t, "resent")
 		if want.Boot == 0 { // it has no JSON then
 			want.Up = 0
 		}
@@ -27,7 +28,7 @@ func TestExactJSONReadsBackAsItWasWritten(t *testing.T) {
 			want.Payload = []byte{} // an empty one is said to be there
 		}
 		if want.Gap != nil { // its JSON has neither points nor a number
-			want = record.Record{Agent: want.Agent, Epoch: want.Epoch, Device: want.Device, Stream: record.GapStream, Time: want.Time, Clock: want.Clock, Boot: want.Boot, Up: want.Up, TimeRecorded: want.TimeRecorded, Gap: want.Gap}
+			want = record.Record{Agent: want.Agent, Epoch: want.Epoch, Device: want.Device, Stream: record.GapStream, Time: want.Time, Clock: want.Clock, Boot: want.Boot, Up: want.Up, TimeRecorded: want.TimeRecorded, Resent: want.Resent, Gap: want.Gap}
 			if want.Gap.From == 0 {
 				want.Gap.To = 0
 			}

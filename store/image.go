@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"iter"
 	"log/slog"
@@ -46,6 +47,16 @@ func OpenImage(dir string) (*Image, error) {
 		err = ErrNoQueue
 	}
 	return nil, fmt.Errorf("store: %s: %w", s.path, err)
+}
+
+// Lock keeps agents out of a directory until it is closed, whatever is in there. It
+// waits for nobody: it fails with ErrLocked if a process has the queue.
+func Lock(dir string) (io.Closer, error) {
+	f, err := lockDir(dir, syscall.LOCK_EX, 0)
+	if err != nil {
+		return nil, fmt.Errorf("store: %s: %w", dir, err)
+	}
+	return f, nil
 }
 
 func (s *Store) openImage() error {

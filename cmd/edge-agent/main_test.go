@@ -36,6 +36,8 @@ func TestCommandLine(t *testing.T) {
 				return err
 			}
 			env.Defer(stop)
+			// Under the race detector each program would rest for a second before it ends.
+			env.Setenv("GORACE", "atexit_sleep_ms=0")
 			env.Setenv("EDGE_AGENT_ADMIN", address)
 			env.Setenv("EDGE_AGENT_TOKEN_FILE", tokenFile)
 			return nil

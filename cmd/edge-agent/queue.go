@@ -22,6 +22,8 @@ type queueCommand struct {
 	Peek   queuePeekCommand   `cmd:"" help:"Print records of the queue, as they leave the agent."`
 	Check  queueCheckCommand  `cmd:"" help:"Read all of the queue and say what is wrong with it."`
 	Export queueExportCommand `cmd:"" help:"Write records as JSON Lines that import takes back."`
+
+	Quarantine quarantineCommand `cmd:"" help:"Records that could not be delivered: list, retry, export, delete."`
 }
 
 // queueFlags say whose queue a command is for.
@@ -115,6 +117,26 @@ func (t *queueTarget) call(ctx context.Context, f *queueFlags) error {
 		return inputError{fmt.Errorf("the agent at %s has its queue in %s, not in %s: say where the one that you mean answers, with --admin HOST:PORT", address, filepath.Dir(t.status.File), t.dir)}
 	}
 	t.agent = t.status.Agent
+	return nil
+}
+
+// authorise brings the token that changing a running agent takes.
+func (t *queueTarget) authorise(f *queueFlags) (err error) {
+	path := f.TokenFile
+	if f.Config == "" {
+		path = cmp.Or(path, os.Getenv("EDGE_AGENT_TOKEN_FILE"))
+	}
+	switch {
+	case path != "":
+	case t.dir != "":
+		path = filepath.Join(t.dir, "admin.token")
+	default:
+		return inputError{errors.New("changing a running agent takes its token: add --token-file FILE, or -c FILE")}
+	}
+	t.api.tokenFile = path
+	if t.api.token, err = readToken(path); err != nil {
+		return inputError{err}
+	}
 	return nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/mcp-edge/edge-agent/internal/doctor"
+	"github.com/mcp-edge/edge-agent/internal/pipeline"
 	"github.com/mcp-edge/edge-agent/store"
 )
 
@@ -52,6 +53,7 @@ func (t *queueTarget) read() doctor.Status {
 		return t.status
 	}
 	st := doctor.Status{Agent: t.agent, Epoch: t.image.Epoch().String(), File: t.image.Path(), Store: t.image.Stats()}
+	st.Quarantine = pipeline.NewQuarantine(filepath.Join(t.dir, pipeline.QuarantineName)).Stats()
 	if whole, err := filepath.Abs(st.File); err == nil {
 		st.File = whole
 	}
@@ -166,6 +168,9 @@ func showAdvice(out io.Writer, t *queueTarget, st *doctor.Status) error {
 	var text strings.Builder
 	for _, notice := range st.Store.Notices {
 		fmt.Fprintf(&text, "\n%s\n", plain(notice))
+	}
+	if n := st.Quarantine.Entries; n > 0 {
+		fmt.Fprintf(&text, "\n%s could not be delivered: edge-agent queue quarantine list\n", counted(uint64(n), "record"))
 	}
 	for i := range st.Store.Cursors {
 		c := &st.Store.Cursors[i]

@@ -45,6 +45,10 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	for _, r := range st.Routes {
 		s.route(r)
 	}
+	s.gauge("edge_agent_quarantine_entries", "Records in quarantine.", float64(st.Quarantine.Entries))
+	s.gauge("edge_agent_quarantine_bytes", "Bytes of its file.", float64(st.Quarantine.Bytes))
+	s.gauge("edge_agent_quarantine_max_bytes", "The most that it may have.", float64(st.Quarantine.MaxBytes))
+	s.gauge("edge_agent_quarantine_retrying", "Records of the quarantine that are being sent again.", float64(st.Retry.Waiting))
 	for _, u := range st.Upstreams {
 		s.gauge("edge_agent_upstream_connected", "1 while the destination can take records.", truth(u.Connected), "upstream", u.Name, "kind", u.Kind)
 	}

@@ -10,12 +10,21 @@ import (
 
 	"github.com/mcp-edge/edge-agent/internal/doctor"
 	"github.com/mcp-edge/edge-agent/internal/pattern"
+	"github.com/mcp-edge/edge-agent/internal/pipeline"
 )
 
 // Queue is the queue itself, to look into: a store.Store.
 type Queue interface {
 	doctor.Log
 	Path() string // of its file
+	Quarantine() Quarantine
+}
+
+// Quarantine are the records that could not be delivered: a pipeline.Retrier.
+type Quarantine interface {
+	Page(from int64, limit int) (pipeline.QuarantinePage, error)
+	Retry(ids []string) (int, error)
+	Delete(ids []string) (int, error)
 }
 
 // defaultPage is how many records are shown unless the request says otherwise.
@@ -27,7 +36,7 @@ func (s *Server) queueStatus(w http.ResponseWriter, _ *http.Request) {
 	if whole, err := filepath.Abs(file); err == nil {
 		file = whole
 	}
-	s.answer(w, doctor.Status{Agent: st.Agent, Epoch: st.Epoch, File: file, Running: true, Started: st.Started, Store: st.Store})
+	s.answer(w, doctor.Status{Agent: st.Agent, Epoch: st.Epoch, File: file, Running: true, Started: st.Started, Store: st.Store, Quarantine: st.Quarantine, Retry: st.Retry})
 }
 
 // listRecords answers a page of what is in the queue, delivered or not.

@@ -3,13 +3,16 @@ package admin_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/mcp-edge/edge-agent/internal/admin"
 	"github.com/mcp-edge/edge-agent/internal/doctor"
+	"github.com/mcp-edge/edge-agent/internal/pipeline"
 	"github.com/mcp-edge/edge-agent/record"
 	"github.com/mcp-edge/edge-agent/store"
 )
@@ -50,8 +53,73 @@ func queueOf(t *testing.T, n int) *store.Store {
 	return s
 }
 
+// fakeQueue has a quarantine with one entry, q-1.
+type fakeQueue struct {
+	*store.Store
+	asked [][]string
+}
+
+func (q *fakeQueue) Quarantine() admin.Quarantine { return q }
+
+func (q *fakeQueue) Page(from int64, limit int) (pipeline.QuarantinePage, error) {
+	return pipeline.QuarantinePage{Entries: []pipeline.Quarantined{{ID: "q-1", Route: "all/local"}}, Next: from + int64(limit)}, nil
+}
+
+func (q *fakeQueue) Retry(ids []string) (int, error) {
+	q.asked = append(q.asked, ids)
+	if slices.Contains(ids, "q-2") {
+		return 0, pipeline.ErrNoEntry
+	}
+	if slices.Contains(ids, "q-3") {
+		return 0, errors.New("its route is gone")
+	}
+	return 1, nil
+}
+
+func (q *fakeQueue) Delete(ids []string) (int, error) {
+	q.asked = append(q.asked, ids)
+	if ids == nil || slices.Contains(ids, "q-1") {
+		return 1, nil
+	}
+	return 0, nil
+}
+
+func TestTheQuarantineIsListedRetriedAndDeleted(t *testing.T) {
+	q := &fakeQueue{}
+	base := serve(t, &fakeAgent{queue: q}) + "/api/v1/queue/quarantine"
+	bearer := []string{"Authorization", "Bearer " + token}
+	for _, c := range []struct {
+		method, path, body string
+		header             []string
+		code               int
+		says               string
+	}{
+		{"GET", "", "", nil, 200, `"id":"q-1"`},
+		{"GET", "?position=7&limit=3", "", nil, 200, `"next":10`},
+		{"GET", "?position=x", "", nil, 400, "position"},
+		{"GET", "?limit=0", "", nil, 400, "limit"},
+		{"POST", "/retry", `{"all":true}`, nil, 401, "token"},
+		{"DELETE", "", `{"all":true}`, nil, 401, "token"},
+		{"POST", "/retry", `{"ids":["q-1"]}`, bearer, 202, `"retrying": 1`},
+		{"POST", "/retry", `{"ids":["q-2"]}`, bearer, 404, "no such entry"},
+		{"POST", "/retry", `{"ids":["q-3"]}`, bearer, 409, "its route is gone"},
+		{"POST", "/retry", ``, bearer, 400, "the body must be"},
+		{"POST", "/retry", `{"all":true,"ids":["q-1"]}`, bearer, 400, "the body must be"},
+		{"DELETE", "", `{}`, bearer, 400, "the body must be"},
+		{"DELETE", "", `{"all":true}`, bearer, 200, `"deleted": 1`},
+		{"DELETE", "", `{"ids":["q-9"]}`, bearer, 404, "no such entry"},
+	} {
+		if code, text := do(t, c.method, base+c.path, c.body, c.header...); code != c.code || !strings.Contains(text, c.says) {
+			t.Errorf("%s %s %s: %d %s", c.method, c.path, c.body, code, text)
+		}
+	}
+	if len(q.asked) != 5 || q.asked[3] != nil || len(q.asked[0]) != 1 {
+		t.Errorf("asked for %v", q.asked)
+	}
+}
+
 func TestTheQueueIsShownInPages(t *testing.T) {
-	base := serve(t, &fakeAgent{state: admin.State{Agent: "gw-01"}, queue: queueOf(t, 10)})
+	base := serve(t, &fakeAgent{state: admin.State{Agent: "gw-01"}, queue: &fakeQueue{Store: queueOf(t, 10)}})
 	var lines []string
 	for next := uint64(0); ; {
 		code, text := do(t, "GET", fmt.Sprintf("%s/api/v1/queue/records?limit=4&position=%d", base, next), "")
@@ -87,7 +155,7 @@ func TestTheQueueIsShownInPages(t *testing.T) {
 }
 
 func TestAQuestionAboutTheQueueThatCannotBeIsRefused(t *testing.T) {
-	base := serve(t, &fakeAgent{queue: queueOf(t, 3)})
+	base := serve(t, &fakeAgent{queue: &fakeQueue{Store: queueOf(t, 3)}})
 	for query, says := range map[string]string{
 		"records?limit=0":        "write a number from 1 to 1000",
 		"records?limit=5000":     "write a number from 1 to 1000",

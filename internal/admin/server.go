@@ -131,6 +131,9 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("GET /api/v1/queue", s.queueStatus)
 	mux.HandleFunc("GET /api/v1/queue/records", s.listRecords)
 	mux.HandleFunc("GET /api/v1/queue/sources", s.listSources)
+	mux.HandleFunc("GET /api/v1/queue/quarantine", s.listQuarantine)
+	mux.HandleFunc("DELETE /api/v1/queue/quarantine", s.guarded(s.deleteQuarantine))
+	mux.HandleFunc("POST /api/v1/queue/quarantine/retry", s.guarded(s.retryQuarantine))
 	mux.HandleFunc("DELETE /api/v1/queue/cursors/{name...}", s.guarded(s.forgetCursor))
 	mux.HandleFunc("POST /api/v1/queue/replay", s.guarded(s.replay))
 	mux.HandleFunc("DELETE /api/v1/queue/replay/{upstream}", s.guarded(s.stopReplay))
@@ -150,6 +153,7 @@ const paths = `edge-agent
 /api/v1/queue                   the queue: state, size, what each route has still to deliver
 /api/v1/queue/records           what is in it; ?device=GLOB&stream=GLOB&from=TIME&to=TIME&position=N&limit=100
 /api/v1/queue/sources           what is in it, by device and stream; ?position=N
+/api/v1/queue/quarantine        records that could not be delivered, and why; ?position=N&limit=100
 /api/v1/commands                what was commanded, newest first; ?state=failed&device=ID&limit=100
 /api/v1/commands/ID             one command; ?wait=10s waits for its end
 /api/v1/queue/replay            POST {"upstream":"cloud","from":"2026-11-29T06:00:00Z","to":"…"} sends again what is kept; DELETE …/cloud stops it

@@ -27,6 +27,10 @@ type State struct {
 	Degraded []string `json:"degraded"`
 
 	Store store.Stats `json:"store"`
+	// Quarantine holds records that could not be delivered, and Retry tells how far
+	// those are that are sent again.
+	Quarantine pipeline.QuarantineStats `json:"quarantine"`
+	Retry      pipeline.RetryStatus     `json:"retry"`
 	// Scheduler is what all links share.
 	Scheduler scheduler.SharedStatus `json:"scheduler"`
 	Links     []Link                 `json:"links"`

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"sync/atomic"
 	"time"
 
@@ -64,6 +63,7 @@ type Agent struct {
 	routes    []*route
 	upstreams []*destination
 	commands  *command.Room
+	retrier   *pipeline.Retrier
 	admin     *admin.Server
 
 	certificates []certificate
@@ -183,6 +183,7 @@ func (a *Agent) start() (stop func()) {
 	for _, r := range a.routes {
 		outward = append(outward, part{"route " + r.cursorName(), r.pump.Run}, part{"replay of route " + r.cursorName(), r.replay.Run})
 	}
+	outward = append(outward, part{"quarantine", a.retrier.Run})
 	queue := start("store", a.log, []part{{"store", a.store.Run}, {"clock", a.offsets.Run}})
 	delivery := start("upstreams", a.log, outward)
 	orders := start("commands", a.log, []part{{"commands", a.commands.Run}})
@@ -234,8 +235,4 @@ func (a *Agent) deliverable() (n uint64) {
 		}
 	}
 	return n
-}
-
-func (a *Agent) quarantine() *pipeline.Quarantine {
-	return pipeline.NewQuarantine(filepath.Join(a.cfg.Agent.DataDir, "quarantine.jsonl"))
 }

@@ -3,6 +3,7 @@ package agent
 import (
 	"cmp"
 	"fmt"
+	"path/filepath"
 
 	"github.com/mcp-edge/edge-agent/internal/config"
 	"github.com/mcp-edge/edge-agent/internal/pipeline"
@@ -78,7 +79,8 @@ func (a *Agent) buildUpstream(c *config.Upstream) (upstream.Upstream, error) {
 }
 
 func (a *Agent) buildRoutes(upstreams map[string]*destination) error {
-	quarantine := a.quarantine()
+	quarantine := pipeline.NewQuarantine(filepath.Join(a.cfg.Agent.DataDir, pipeline.QuarantineName))
+	a.retrier = pipeline.NewRetrier(quarantine, a.log)
 	for i := range a.cfg.Routes {
 		c := &a.cfg.Routes[i]
 		for _, to := range c.To {
@@ -89,6 +91,7 @@ func (a *Agent) buildRoutes(upstreams map[string]*destination) error {
 			}
 			r.pump = pipeline.NewPump(r.cursorName(), a.cfg.Agent.ID, cursor, r.upstream, quarantine, a.offsets, a.log)
 			r.replay = pipeline.NewReplayer(r.pump, a.store, cursor, func(key store.SourceKey) bool { return takes(c.Match, key) })
+			a.retrier.Route(r.cursorName(), r.upstream)
 			a.routes = append(a.routes, r)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/mcp-edge/edge-agent/internal/admin"
 	"github.com/mcp-edge/edge-agent/internal/driver/mcp"
+	"github.com/mcp-edge/edge-agent/internal/pipeline"
 	wire "github.com/mcp-edge/edge-agent/mcp"
 	"github.com/mcp-edge/edge-agent/scheduler"
 	"github.com/mcp-edge/edge-agent/store"
@@ -44,6 +45,10 @@ func (a *Agent) State() admin.State {
 		st.NotReady = append(st.NotReady, fmt.Sprintf("the queue is %s: %s", st.Store.State, st.Store.Reason))
 	}
 	st.Degraded = append(st.Degraded, st.Store.Notices...)
+	st.Quarantine, st.Retry = a.retrier.Stats(), a.retrier.RetryStatus()
+	if n := st.Quarantine.Entries; n > 0 {
+		st.Degraded = append(st.Degraded, fmt.Sprintf("%d records are in quarantine: see edge-agent queue quarantine list", n))
+	}
 	for _, s := range a.stages {
 		st.NotReady = append(st.NotReady, s.failures()...)
 	}
@@ -108,9 +113,6 @@ func (a *Agent) stateOfRoute(st *admin.State, r *route, now time.Time) {
 	}
 	if !s.FailingSince.IsZero() && now.Sub(s.FailingSince) > stuckDelivery && s.SendingSince.IsZero() {
 		st.Stuck = append(st.Stuck, fmt.Sprintf("route %s: failing for %s: %s", r.name, now.Sub(s.FailingSince).Round(time.Second), s.Reason))
-	}
-	if s.Quarantined > 0 {
-		st.Degraded = append(st.Degraded, fmt.Sprintf("route %s: %d records were set aside in quarantine.jsonl", r.name, s.Quarantined))
 	}
 }
 
@@ -220,7 +222,16 @@ func (a *Agent) SetLogLevel(level string) error {
 }
 
 // Queue implements admin.Agent.
-func (a *Agent) Queue() admin.Queue { return a.store }
+func (a *Agent) Queue() admin.Queue { return queue{a.store, a.retrier} }
+
+// queue is what an operator may look into and mend.
+type queue struct {
+	*store.Store
+	retrier *pipeline.Retrier
+}
+
+// Quarantine implements admin.Queue.
+func (q queue) Quarantine() admin.Quarantine { return q.retrier }
 
 // forgetTime bounds ForgetCursor: the disk may be full.
 const forgetTime = 10 * time.Second

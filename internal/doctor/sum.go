@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/mcp-edge/edge-agent/internal/pipeline"
 	"github.com/mcp-edge/edge-agent/store"
 )
 
@@ -106,5 +107,7 @@ type Status struct {
 	Running bool      `json:"running"`
 	Started time.Time `json:"started,omitzero"` // the agent, since when counters count
 
-	Store store.Stats `json:"store"`
+	Store      store.Stats              `json:"store"`
+	Quarantine pipeline.QuarantineStats `json:"quarantine"`
+	Retry      pipeline.RetryStatus     `json:"retry"`
 }

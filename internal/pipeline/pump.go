@@ -137,7 +137,7 @@ func (p *Pump) decode(ctx context.Context) []record.Record {
 		}
 		r := &p.batch[n]
 		if err := p.decodeItem(r, &p.items[i]); err != nil {
-			p.setAside(ctx, p.unreadable(&p.items[i]), err)
+			p.setAside(ctx, p.unreadable(&p.items[i]), fmt.Errorf("%w: %w", ErrUnreadable, err))
 			continue
 		}
 		if p.correct(r) {
