@@ -412,3 +412,17 @@ func flip(t *testing.T, path string, offset int) {
 		t.Fatal(err)
 	}
 }
+
+func TestADirectoryAboveThatNeedsNoSyncIsNoHindrance(t *testing.T) {
+	s := &Store{path: "/proc/self/x/queue.db", disk: disk{sync: func(string) error { return nil }}}
+	if err := syncDir("/proc/self"); !errors.Is(err, syscall.EINVAL) {
+		t.Fatalf("this test needs a file system that can't sync: %v", err)
+	}
+	if err := s.syncNames(); err != nil {
+		t.Error(err)
+	}
+	s.disk.sync = func(string) error { return syscall.EIO }
+	if err := s.syncNames(); !errors.Is(err, syscall.EIO) {
+		t.Error("its own directory was not synced, and nothing is said")
+	}
+}

@@ -22,8 +22,8 @@ import (
 const (
 	childDir      = "STORE_TEST_CHILD" // in the environment of the process to be killed
 	killProducers = 8
-	kills         = 25
-	mailer        = killProducers // puts numbers into the mailbox
+	killCount     = "STORE_TEST_KILLS" // in the environment: how often
+	mailer        = killProducers      // puts numbers into the mailbox
 	mailKeys      = 5
 )
 
@@ -160,7 +160,7 @@ func TestAKilledProcessLosesNothingAndNumbersGoOn(t *testing.T) {
 	}
 	run(t, s)()
 	var stored [killProducers]uint64
-	total := uint64(0)
+	kills, total := parameter(t, killCount, 50), uint64(0)
 	for round := range kills {
 		acked := killedRound(t, dir)
 		before := total

@@ -22,6 +22,7 @@ import (
 const (
 	labMount = "STORE_TEST_DISK" // in the environment of the process: where the disk is mounted
 	labSeed  = "STORE_TEST_SEED"
+	labWork  = "STORE_TEST_WORK" // one of diskFaults; empty: sessions
 )
 
 // labMain is the program. It exits with 1 and the reason on stderr.
@@ -49,6 +50,9 @@ func labRun(mount string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	l := &lab{ctx: ctx, mark: remote.Mark, remote: remote, random: rand.New(rand.NewPCG(seed, 1))}
+	if work := os.Getenv(labWork); work != "" {
+		return l.failEach(mount, work)
+	}
 	return l.sessions(filepath.Join(mount, labDir))
 }
 

@@ -153,6 +153,9 @@ func (s *Store) openFile() error {
 	if err != nil {
 		return err
 	}
+	if err := s.syncNames(); err != nil {
+		return err
+	}
 	if err := s.examine(); err != nil {
 		return err
 	}
@@ -229,22 +232,28 @@ func (s *Store) create() error {
 		return err
 	}
 	s.log.Info("new queue", "file", s.path, "epoch", s.about.epoch)
-	dir := filepath.Dir(s.path)
-	return errors.Join(s.disk.sync(dir), syncAbove(dir))
+	return nil
 }
 
-// syncAbove makes the names of a directory and of those above it durable: they may
-// be as new as the queue, and a power cut that takes one of them takes the queue.
-// Those that this process may not read are none that it has made.
-func syncAbove(dir string) error {
-	dir, err := filepath.Abs(dir)
+// syncNames makes the names of the file and of the directories above it durable:
+// they may be new, and a power cut that takes one of them takes the queue. That
+// the file is there does not say that they are: whoever made it may have been
+// killed before, or its sync failed. Directories that this process may not read,
+// or whose file system (squashfs) has nothing to sync, are none that it has made.
+func (s *Store) syncNames() error {
+	dir, err := filepath.Abs(filepath.Dir(s.path))
 	if err != nil {
 		return err
 	}
+	if err := s.disk.sync(dir); err != nil {
+		return err
+	}
 	for up := filepath.Dir(dir); up != dir; dir, up = up, filepath.Dir(up) {
-		if err := syncDir(up); errors.Is(err, fs.ErrPermission) {
+		err := syncDir(up)
+		switch {
+		case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EINVAL):
 			return nil
-		} else if err != nil {
+		case err != nil:
 			return err
 		}
 	}

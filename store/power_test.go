@@ -21,7 +21,7 @@ const (
 	powerRounds = "STORE_TEST_POWER_ROUNDS" // runs of the program, each on what a cut has left
 	powerCuts   = "STORE_TEST_POWER_CUTS"   // cuts in each round
 	powerSeed   = "STORE_TEST_POWER_SEED"   // of what is random in the program and the cuts; but not of its timing
-	powerReplay = "STORE_TEST_POWER_REPLAY" // "trace cut seed", as a failure tells it
+	powerReplay = "STORE_TEST_POWER_REPLAY" // "trace cut seed directory", as a failure tells it
 )
 
 func parameter(t testing.TB, name string, otherwise uint64) uint64 {
@@ -50,7 +50,7 @@ func TestAPowerCutAtAnyPlaceLosesNothing(t *testing.T) {
 	for round := range rounds {
 		r := rand.New(rand.NewPCG(seed, round))
 		marks := found.marks()
-		trace := workOn(t, disk.New(image, r.Uint64()), marks, r.Uint64())
+		trace := workOn(t, disk.New(image, r.Uint64()), marks, "", r.Uint64())
 		cutter := trace.Cutter()
 		places := choosePlaces(r, trace, len(marks), int(cuts))
 		next := r.IntN(len(places))
@@ -58,7 +58,7 @@ func TestAPowerCutAtAnyPlaceLosesNothing(t *testing.T) {
 			cutSeed := r.Uint64()
 			here, err := checkCut(t, trace, cutter, at, cutSeed, labDir)
 			if err != nil {
-				t.Fatal(failed(t, trace, at, cutSeed, err))
+				t.Fatal(failed(t, trace, at, cutSeed, err, labDir))
 			}
 			if i == next {
 				image, found = cutter.Image(at, cutSeed), here
@@ -68,7 +68,7 @@ func TestAPowerCutAtAnyPlaceLosesNothing(t *testing.T) {
 }
 
 // workOn lets a program work on a disk, and returns what happened on it.
-func workOn(t *testing.T, d *disk.Disk, marks []string, seed uint64) *disk.Trace {
+func workOn(t *testing.T, d *disk.Disk, marks []string, work string, seed uint64) *disk.Trace {
 	t.Helper()
 	for _, mark := range marks {
 		d.Mark(mark)
@@ -82,7 +82,7 @@ func workOn(t *testing.T, d *disk.Disk, marks []string, seed uint64) *disk.Trace
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, os.Args[0])
-	cmd.Env = append(os.Environ(), labMount+"="+dir, fmt.Sprint(labSeed, "=", seed))
+	cmd.Env = append(os.Environ(), labMount+"="+dir, labWork+"="+work, fmt.Sprint(labSeed, "=", seed))
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Run(); err != nil {
@@ -145,14 +145,14 @@ func inMemory() string {
 }
 
 // failed keeps the trace of a failure, and says how to see it again.
-func failed(t *testing.T, trace *disk.Trace, at int, seed uint64, err error) string {
+func failed(t *testing.T, trace *disk.Trace, at int, seed uint64, err error, within string) string {
 	t.Helper()
 	path := filepath.Join(os.TempDir(), fmt.Sprintf("power-%d-%d.trace", at, seed))
 	if err := trace.Save(path); err != nil {
 		t.Errorf("saving the trace: %v", err)
 	}
 	return fmt.Sprintf("a power cut at %d, with seed %d: %v\nbefore it:\n%ssee it again:\n%s=%q go test ./store -run %s",
-		at, seed, err, trace.Describe(at, 20), powerReplay, fmt.Sprint(path, " ", at, " ", seed), t.Name())
+		at, seed, err, trace.Describe(at, 20), powerReplay, fmt.Sprint(path, " ", at, " ", seed, " ", within), "TestAPowerCut")
 }
 
 // replay makes one cut again, if one is asked for.
@@ -162,17 +162,17 @@ func replay(t *testing.T) bool {
 	if text == "" {
 		return false
 	}
-	var path string
+	var path, within string
 	var at int
 	var seed uint64
-	if _, err := fmt.Sscan(text, &path, &at, &seed); err != nil {
+	if _, err := fmt.Sscan(text, &path, &at, &seed, &within); err != nil {
 		t.Fatal(err)
 	}
 	trace, err := disk.Load(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := checkCut(t, trace, trace.Cutter(), at, seed, labDir); err != nil {
+	if _, err := checkCut(t, trace, trace.Cutter(), at, seed, within); err != nil {
 		t.Errorf("%v\n%s", err, trace.Describe(at, 40))
 	}
 	return true

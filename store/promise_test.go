@@ -16,7 +16,8 @@ import (
 // What the laboratory for power cuts and failing disks checks. The program under
 // test (see labor_test.go) tells what it has promised in marks of the trace:
 //
-//	case               what was promised before is another store's
+//	case N             a case of its own begins, with an empty store
+//	over N             it has ended
 //	epoch E            the store was opened, this is its epoch
 //	begin D N          the records of device D up to N are about to be appended
 //	done D N           they are acknowledged
@@ -70,6 +71,7 @@ func (p *promise) take(mark string) error {
 	switch word {
 	case "case":
 		*p = *newPromise()
+	case "over":
 	case "begin":
 		p.begun[n[0]] = max(p.begun[n[0]], n[1])
 	case "done":

@@ -139,8 +139,8 @@ func (h *hearing) contradicts(a *about, txid, end uint64) (reason string, lost u
 	switch {
 	case !h.found && a.witnessed:
 		return "its witness " + WitnessName + " is missing, so the directory is a copy or was put back from one", 0
-	case !h.found:
-		return "", 0
+	case !h.found, !h.ok && !a.witnessed:
+		return "", 0 // or a disk that failed kept it from being made or removed
 	case !h.ok:
 		return "its witness " + WitnessName + " can't be read, so nobody knows whether it is up to date", 0
 	case h.self.differs(h.now):
