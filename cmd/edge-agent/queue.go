@@ -17,11 +17,15 @@ import (
 // queueCommand is the doctor: it looks at the queue of a running agent through its
 // admin API, and at that of a stopped one in its files.
 type queueCommand struct {
-	Status queueStatusCommand `cmd:"" help:"Say how the queue is, and what each route has still to deliver."`
-	Ls     queueLsCommand     `cmd:"" help:"List devices and streams in the queue."`
-	Peek   queuePeekCommand   `cmd:"" help:"Print records of the queue, as they leave the agent."`
-	Check  queueCheckCommand  `cmd:"" help:"Read all of the queue and say what is wrong with it."`
-	Export queueExportCommand `cmd:"" help:"Write records as JSON Lines that import takes back."`
+	Status  queueStatusCommand  `cmd:"" help:"Say how the queue is, and what each route has still to deliver."`
+	Ls      queueLsCommand      `cmd:"" help:"List devices and streams in the queue."`
+	Peek    queuePeekCommand    `cmd:"" help:"Print records of the queue, as they leave the agent."`
+	Check   queueCheckCommand   `cmd:"" help:"Read all of the queue and say what is wrong with it."`
+	Export  queueExportCommand  `cmd:"" help:"Write records as JSON Lines that import takes back."`
+	Import  queueImportCommand  `cmd:"" help:"Take back what export has written."`
+	Compact queueCompactCommand `cmd:"" help:"Give free space in the queue's file back to the disk, now."`
+	Forget  queueForgetCommand  `cmd:"" help:"Give up what a route that is gone has not delivered."`
+	Replay  queueReplayCommand  `cmd:"" help:"Send again what was delivered in a stretch of time."`
 
 	Quarantine quarantineCommand `cmd:"" help:"Records that could not be delivered: list, retry, export, delete."`
 }

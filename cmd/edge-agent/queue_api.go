@@ -32,7 +32,17 @@ func (a *runningAgent) get(ctx context.Context, path string, into any) error {
 func (a *runningAgent) call(ctx context.Context, method, path string, body io.Reader, into any) error {
 	within, cancel := context.WithTimeout(ctx, queueAnswerTime)
 	defer cancel()
-	request, err := http.NewRequestWithContext(within, method, "http://"+a.address+path, body)
+	return a.exchange(within, method, path, body, into)
+}
+
+// upload sends a body however long that takes: the agent gives up on one that stands
+// still.
+func (a *runningAgent) upload(ctx context.Context, path string, body io.Reader, into any) error {
+	return a.exchange(ctx, http.MethodPost, path, body, into)
+}
+
+func (a *runningAgent) exchange(ctx context.Context, method, path string, body io.Reader, into any) error {
+	request, err := http.NewRequestWithContext(ctx, method, "http://"+a.address+path, body)
 	if err != nil {
 		return inputError{err}
 	}

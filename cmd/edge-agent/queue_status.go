@@ -61,12 +61,7 @@ func (t *queueTarget) read() doctor.Status {
 		return st
 	}
 	st.Store.MaxBytes = t.file.Store.MaxSize
-	used := make(map[string]bool)
-	for i := range t.file.Routes {
-		for _, to := range t.file.Routes[i].To {
-			used[t.file.Routes[i].Name+"/"+to] = true
-		}
-	}
+	used := t.routes()
 	for i := range st.Store.Cursors {
 		cursor := &st.Store.Cursors[i]
 		cursor.Held = !used[cursor.Name]

@@ -23,7 +23,12 @@ type meter struct {
 	painted bool
 	last    time.Time
 	began   time.Time
+	trouble string
 }
+
+// meterWidth is the longest line, in characters: a longer one would wrap, and not be
+// painted over.
+const meterWidth = 78
 
 func newMeter(errs errorWriter, what string) *meter {
 	m := &meter{what: what, began: time.Now()}
@@ -32,6 +37,9 @@ func newMeter(errs errorWriter, what string) *meter {
 	}
 	return m
 }
+
+// note adds why it does not go on.
+func (m *meter) note(trouble string) { m.trouble = trouble }
 
 // show paints once work has gone on for a moment.
 func (m *meter) show(done, total uint64) {
@@ -44,7 +52,15 @@ func (m *meter) show(done, total uint64) {
 	if spent := now.Sub(m.began); done > 0 && done < total && spent > 2*time.Second {
 		left = fmt.Sprintf(", %v left", time.Duration(float64(spent)*float64(total-done)/float64(done)).Round(time.Second))
 	}
-	fmt.Fprintf(m.out, "\r\x1b[2K%s: %d %%%s", m.what, 100*min(done, total)/max(total, 1), left)
+	line := fmt.Sprintf("%s: %d %%%s", m.what, 100*min(done, total)/max(total, 1), left)
+	if m.trouble != "" {
+		line += " (" + m.trouble + ")"
+		m.trouble = ""
+	}
+	if runes := []rune(line); len(runes) > meterWidth {
+		line = string(runes[:meterWidth-1]) + "…"
+	}
+	fmt.Fprintf(m.out, "\r\x1b[2K%s", line)
 }
 
 // end takes the line from the terminal.

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -13,10 +14,12 @@ import (
 	"github.com/mcp-edge/edge-agent/internal/pipeline"
 )
 
-// Queue is the queue itself, to look into: a store.Store.
+// Queue is the queue itself, to look into and to mend: a store.Store.
 type Queue interface {
-	doctor.Log
+	doctor.Queue
 	Path() string // of its file
+	// Compact gives free space in the file back, and waits for one that is under way.
+	Compact(ctx context.Context) error
 	Quarantine() Quarantine
 }
 

@@ -44,9 +44,15 @@ func queueOf(t *testing.T, n int) *store.Store {
 	if _, err := s.Append(t.Context(), b); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	go func() { _ = s.Run(ctx) }()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
 	if err := s.Flush(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -151,6 +157,38 @@ func TestTheQueueIsShownInPages(t *testing.T) {
 	_, text = do(t, "GET", base+"/api/v1/queue", "")
 	if !strings.Contains(text, `queue.db`) || !strings.Contains(text, `"running": true`) {
 		t.Error(text)
+	}
+}
+
+func TestRecordsAreImportedWithTheToken(t *testing.T) {
+	s := queueOf(t, 3)
+	base := serve(t, &fakeAgent{state: admin.State{Agent: "gw-01"}, queue: &fakeQueue{Store: s}}) + "/api/v1/queue"
+	line := `{"agent":"gw-02","epoch":"0000000000000009","device":"d","stream":"s","seq":%d,"part":0,"time":"2026-11-22T05:08:00Z","clock":"synced","quality":"good","values":{"v":1}}` + "\n"
+	var body strings.Builder
+	for i := range 1000 {
+		fmt.Fprintf(&body, line, i+1)
+	}
+	body.WriteString("spoiled\n")
+	if code, text := do(t, "POST", base+"/import", body.String()); code != 401 {
+		t.Error(code, text)
+	}
+	code, text := do(t, "POST", base+"/import", body.String(), "Authorization", "Bearer "+token)
+	if code != 200 || !strings.Contains(text, `"stored": 1000`) || !strings.Contains(text, `"line": 1001`) {
+		t.Error(code, text)
+	}
+	_, text = do(t, "GET", base+"/records?position=1003", "")
+	if !strings.Contains(text, `"agent":"gw-02","epoch":"0000000000000009","device":"d","stream":"s","seq":1000`) {
+		t.Error(text)
+	}
+}
+
+func TestTheQueueIsCompactedWithTheToken(t *testing.T) {
+	base := serve(t, &fakeAgent{queue: &fakeQueue{Store: queueOf(t, 3)}}) + "/api/v1/queue/compact"
+	if code, text := do(t, "POST", base, ""); code != 401 {
+		t.Error(code, text)
+	}
+	if code, text := do(t, "POST", base, "", "Authorization", "Bearer "+token); code != 200 || !strings.Contains(text, `"free"`) {
+		t.Error(code, text)
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -56,6 +57,8 @@ type Server struct {
 	listen   string
 	listener net.Listener
 	server   *http.Server
+
+	importing sync.Mutex // held during an import
 }
 
 // writeTimeout is how long a client may take for an answer.
@@ -131,6 +134,8 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("GET /api/v1/queue", s.queueStatus)
 	mux.HandleFunc("GET /api/v1/queue/records", s.listRecords)
 	mux.HandleFunc("GET /api/v1/queue/sources", s.listSources)
+	mux.HandleFunc("POST /api/v1/queue/import", s.guarded(s.importRecords))
+	mux.HandleFunc("POST /api/v1/queue/compact", s.guarded(s.compactQueue))
 	mux.HandleFunc("GET /api/v1/queue/quarantine", s.listQuarantine)
 	mux.HandleFunc("DELETE /api/v1/queue/quarantine", s.guarded(s.deleteQuarantine))
 	mux.HandleFunc("POST /api/v1/queue/quarantine/retry", s.guarded(s.retryQuarantine))
@@ -153,6 +158,8 @@ const paths = `edge-agent
 /api/v1/queue                   the queue: state, size, what each route has still to deliver
 /api/v1/queue/records           what is in it; ?device=GLOB&stream=GLOB&from=TIME&to=TIME&position=N&limit=100
 /api/v1/queue/sources           what is in it, by device and stream; ?position=N
+/api/v1/queue/import            POST takes back the lines of edge-agent queue export
+/api/v1/queue/compact           POST gives free space in the queue's file back to the disk
 /api/v1/queue/quarantine        records that could not be delivered, and why; ?position=N&limit=100
 /api/v1/commands                what was commanded, newest first; ?state=failed&device=ID&limit=100
 /api/v1/commands/ID             one command; ?wait=10s waits for its end

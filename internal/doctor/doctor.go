@@ -83,7 +83,7 @@ func (e *Encoder) Append(b []byte, item *store.Item) []byte {
 	default:
 		raw = e.Form == Exact && !e.saysAll(item.Body)
 	}
-	r.Agent, r.Epoch, r.Device = key.Agent, key.Epoch, key.Device
+	r.Agent, r.Epoch, r.Device, r.Stream = key.Agent, key.Epoch, key.Device, key.Stream
 	if r.Agent == "" {
 		r.Agent = e.Agent
 	}
