@@ -89,30 +89,58 @@ func findMeta(f io.ReaderAt) (boltMeta, error) {
 	return boltMeta{}, err
 }
 
-// checkFile returns what is wrong with the file's structure.
-func checkFile(f *os.File) error {
+// checkFile returns what is wrong with the file's structure, or else the pages that
+// it has looked at: those that bbolt will.
+func checkFile(f *os.File) (visited *pages, err error) {
 	info, err := f.Stat()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if info.Size() == 0 {
-		return errors.New("it is empty")
+		return nil, errors.New("it is empty")
 	}
 	m, err := findMeta(f)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if int64(m.pages)*m.pageSize > info.Size() {
-		return fmt.Errorf("it is cut short: %d bytes are left of at least %d", info.Size(), int64(m.pages)*m.pageSize)
+		return nil, fmt.Errorf("it is cut short: %d bytes are left of at least %d", info.Size(), int64(m.pages)*m.pageSize)
 	}
-	c := fileChecker{f: f, meta: m, seen: make([]uint64, m.pages/64+1)}
-	return c.tree(m.root, nil, nil, 0)
+	c := fileChecker{f: f, meta: m, seen: make([]uint64, m.pages/64+1), visited: pages{size: m.pageSize}}
+	if err := c.tree(m.root, nil, nil, 0); err != nil {
+		return nil, err
+	}
+	return &c.visited, nil
+}
+
+// pages of a file that will be read: the disk may fetch them all at a time, in
+// place of one after the other.
+type pages struct {
+	size int64
+	ids  []uint64
+}
+
+func (p *pages) prefetch(f *os.File) {
+	for _, id := range p.ids {
+		prefetch(f, int64(id)*p.size, p.size)
+	}
 }
 
 type fileChecker struct {
 	f    *os.File
 	meta boltMeta
 	seen []uint64 // a bit for each page
+
+	visited pages
+}
+
+// ahead has the disk fetch the pages that a page leads to.
+func (c *fileChecker) ahead(ids []uint64) {
+	for _, id := range ids {
+		if id < c.meta.pages {
+			prefetch(c.f, int64(id)*c.meta.pageSize, c.meta.pageSize)
+		}
+	}
 }
 
 // page is as much of a page as is needed: all but a single long value.
@@ -168,6 +196,7 @@ func (c *fileChecker) load(id uint64) (*page, error) {
 		}
 		c.seen[i/64] |= 1 << (i % 64)
 	}
+	c.visited.ids = append(c.visited.ids, id)
 	p.total = int(more+1) * len(p.b)
 	if more > 0 && ne.Uint16(p.b[10:]) > 1 {
 		p.b = make([]byte, p.total)
@@ -195,6 +224,8 @@ func (p *page) key(at, pos, length, size int, low, previous, high []byte) ([]byt
 func (c *fileChecker) leaf(p *page, count int, low, high []byte, depth int) error {
 	ne := binary.NativeEndian
 	var key []byte
+	var buckets [][]byte
+	var roots []uint64
 	for i := range count {
 		at := pageHeader + i*elemSize
 		e := p.b[at:]
@@ -210,7 +241,15 @@ func (c *fileChecker) leaf(p *page, count int, low, high []byte, depth int) erro
 		if size < bucketHeader || from+size > len(p.b) {
 			return p.damaged()
 		}
-		if err := c.bucket(p, p.b[from:from+size], depth); err != nil {
+		bucket := p.b[from : from+size]
+		buckets = append(buckets, bucket)
+		if root := ne.Uint64(bucket); root != 0 {
+			roots = append(roots, root)
+		}
+	}
+	c.ahead(roots)
+	for _, bucket := range buckets {
+		if err := c.bucket(p, bucket, depth); err != nil {
 			return err
 		}
 	}
@@ -254,8 +293,13 @@ func (c *fileChecker) branch(p *page, count int, low, high []byte, depth int) er
 		}
 	}
 	keys[count] = high
-	for i := range count {
-		if err := c.tree(ne.Uint64(p.b[pageHeader+i*elemSize+8:]), keys[i], keys[i+1], depth+1); err != nil {
+	children := make([]uint64, count)
+	for i := range children {
+		children[i] = ne.Uint64(p.b[pageHeader+i*elemSize+8:])
+	}
+	c.ahead(children)
+	for i, child := range children {
+		if err := c.tree(child, keys[i], keys[i+1], depth+1); err != nil {
 			return err
 		}
 	}

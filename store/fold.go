@@ -64,7 +64,11 @@ func upTo(list []segment, full, most int64) []segment {
 // fold makes one segment of several. value is nil if one of them is damaged: then
 // they stay apart, so that the damage is not spread.
 func fold(tx *bolt.Tx, list []segment) (h header, value []byte) {
-	value = make([]byte, headerSize)
+	size := int64(0)
+	for _, seg := range list {
+		size += seg.bytes
+	}
+	value = make([]byte, headerSize, size) // with the headers and marks of all, of which fewer are left
 	marks := make(map[uint32]uint64)
 	h = header{first: list[0].first, oldest: noTime}
 	for _, seg := range list {

@@ -267,13 +267,15 @@ func (s *Store) examine() error {
 		return err
 	}
 	defer f.Close()
-	switch err := checkFile(f); {
+	visited, err := checkFile(f)
+	switch {
 	case errors.Is(err, errNotBolt):
 		return fmt.Errorf("%w: %w", ErrForeign, err)
 	case err != nil:
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	dropCache(f)
+	visited.prefetch(f)
 	return nil
 }
 

@@ -63,3 +63,8 @@ func verifyOnDisk(path string) error {
 func dropCache(f *os.File) {
 	_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
 }
+
+// prefetch has the disk fetch a part of the file into the cache, and does not wait.
+func prefetch(f *os.File, offset, size int64) {
+	_ = unix.Fadvise(int(f.Fd()), offset, size, unix.FADV_WILLNEED)
+}
