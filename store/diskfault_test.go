@@ -134,6 +134,7 @@ func (l *lab) work(cold bool) error {
 		func() error { return l.readAll(0) },
 		func() error { return l.append(2, 1, 9000, false) },
 		func() error { return l.post(2, 1, false) },
+		func() error { _ = l.store.Compact(l.ctx); return nil }, // it may fail, and does no harm then
 		func() error { return l.append(3, 1, 100, false) },
 		func() error { return l.readAll(1) },
 	} {

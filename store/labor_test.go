@@ -68,6 +68,7 @@ type lab struct {
 	random  *rand.Rand
 	store   *store.Store
 	cursors []*store.Cursor
+	trickle bool // only small records, which are not freed, so that there is something to fold
 }
 
 func labSource(d int) store.SourceKey {
@@ -187,6 +188,7 @@ func (l *lab) sessions(dir string) error {
 		if err := l.trouble(); err != nil {
 			return err
 		}
+		l.trickle = session == 1 || l.random.IntN(3) == 0
 		if err := l.open(dir); err != nil {
 			return err
 		}
@@ -239,6 +241,7 @@ func (l *lab) session() error {
 		start(&producers, func(r *rand.Rand) error { return l.produce(ctx, d, r) })
 	}
 	start(&producers, l.correspond)
+	start(&consumers, func(r *rand.Rand) error { return l.compact(ctx, r) })
 	for i := range l.cursors {
 		start(&consumers, func(r *rand.Rand) error { return l.consume(ctx, i, r) })
 	}
@@ -257,18 +260,35 @@ func (l *lab) session() error {
 }
 
 func (l *lab) produce(ctx context.Context, d int, r *rand.Rand) error {
-	const batches = 40
+	batches := 40
+	if l.trickle {
+		batches = 60
+	}
 	for i := 0; i < batches && ctx.Err() == nil; i++ {
 		size := 20 + r.IntN(200)
-		switch r.IntN(20) {
-		case 0:
+		switch dice := r.IntN(20); {
+		case l.trickle:
+		case dice == 0:
 			size = 8000
-		case 1, 2, 3:
+		case dice < 4:
 			size = 1000 + r.IntN(2000)
 		}
 		if err := l.append(d, 1+r.IntN(3), size, d == 0); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// compact makes the file give its space back now and then. On a disk that fails it may
+// fail.
+func (l *lab) compact(ctx context.Context, r *rand.Rand) error {
+	for ctx.Err() == nil {
+		select {
+		case <-time.After(time.Duration(r.IntN(200)) * time.Millisecond):
+		case <-ctx.Done():
+		}
+		_ = l.store.Compact(ctx)
 	}
 	return nil
 }
@@ -305,14 +325,13 @@ func (l *lab) consume(ctx context.Context, i int, r *rand.Rand) error {
 			}
 			covered[d] = to
 		}
-		switch r.IntN(2 + i) {
-		case 0:
+		switch dice := r.IntN(2 + i); {
+		case dice == 0 && (i < 2 || !l.trickle): // in a trickle, one holds all
 			if err := l.mark(ackMark(i, covered)); err != nil {
 				return err
 			}
 			c.Ack(items[len(items)-1].Position)
-		case 1:
-		default:
+		case dice != 1:
 			c.Rewind()
 			covered = [labDevices]uint64{}
 			select {

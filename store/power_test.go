@@ -43,14 +43,15 @@ func TestAPowerCutAtAnyPlaceLosesNothing(t *testing.T) {
 		return
 	}
 	seed := parameter(t, powerSeed, rand.Uint64())
-	rounds, cuts := parameter(t, powerRounds, 3), parameter(t, powerCuts, 80)
+	rounds, cuts := parameter(t, powerRounds, 3), parameter(t, powerCuts, 70)
 	t.Logf("%s=%d", powerSeed, seed)
 	var image *disk.Image
-	found := newPromise()
+	found, replaced := newPromise(), 0
 	for round := range rounds {
 		r := rand.New(rand.NewPCG(seed, round))
 		marks := found.marks()
 		trace := workOn(t, disk.New(image, r.Uint64()), marks, "", r.Uint64())
+		replaced += len(trace.Find(disk.Rename))
 		cutter := trace.Cutter()
 		places := choosePlaces(r, trace, len(marks), int(cuts))
 		next := r.IntN(len(places))
@@ -64,6 +65,9 @@ func TestAPowerCutAtAnyPlaceLosesNothing(t *testing.T) {
 				image, found = cutter.Image(at, cutSeed), here
 			}
 		}
+	}
+	if replaced <= int(rounds) {
+		t.Errorf("in %d rounds the queue's file was replaced %d times: the test shows little", rounds, replaced)
 	}
 }
 
