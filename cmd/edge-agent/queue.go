@@ -21,6 +21,7 @@ type queueCommand struct {
 	Ls      queueLsCommand      `cmd:"" help:"List devices and streams in the queue."`
 	Peek    queuePeekCommand    `cmd:"" help:"Print records of the queue, as they leave the agent."`
 	Check   queueCheckCommand   `cmd:"" help:"Read all of the queue and say what is wrong with it."`
+	Repair  queueRepairCommand  `cmd:"" help:"Mend the file of a stopped agent, as far as it can be."`
 	Export  queueExportCommand  `cmd:"" help:"Write records as JSON Lines that import takes back."`
 	Import  queueImportCommand  `cmd:"" help:"Take back what export has written."`
 	Compact queueCompactCommand `cmd:"" help:"Give free space in the queue's file back to the disk, now."`

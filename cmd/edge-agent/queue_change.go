@@ -49,6 +49,9 @@ func (t *queueTarget) run(errs errorWriter) (*store.Store, func() error, error) 
 	if t.file == nil {
 		return nil, nil, inputError{errors.New("the agent is stopped, and changing its queue takes its configuration, which says what may be freed: add -c FILE")}
 	}
+	if err := becomeOwner(t.dir); err != nil {
+		return nil, nil, err
+	}
 	log := slog.New(slog.NewTextHandler(errs, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	s, err := store.Open(t.dir, t.file.Store, log)
 	if err != nil {

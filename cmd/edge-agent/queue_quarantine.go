@@ -223,7 +223,9 @@ func (c quarantineDeleteCommand) Run(ctx context.Context, out io.Writer) error {
 		Deleted int `json:"deleted"`
 	}
 	if t.files != nil {
-		answer.Deleted, err = t.files.Delete(c.ID)
+		if err = becomeOwner(t.dir); err == nil {
+			answer.Deleted, err = t.files.Delete(c.ID)
+		}
 		if err == nil && answer.Deleted == 0 && !c.Yes {
 			err = inputError{pipeline.ErrNoEntry}
 		}

@@ -211,7 +211,7 @@ func showSources(out io.Writer, t *queueTarget, sums doctor.Sums) error {
 		if s.Records > 0 {
 			numbers = fmt.Sprintf("%d–%d", s.FirstSeq, s.LastSeq)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", device, plain(s.Stream), grouped(s.Records+s.Gaps), numbers, shortTime(s.FirstTime), shortTime(s.LastTime))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", device, plain(s.Stream), grouped(s.Records+s.Gaps), numbers, toMinute(s.FirstTime), toMinute(s.LastTime))
 	}
 	if err := w.Flush(); err != nil {
 		return err

@@ -82,7 +82,14 @@ func showStatus(out io.Writer, t *queueTarget, st *doctor.Status, now time.Time)
 		fmt.Fprintf(w, "state\t%s for %s: %s\n", s.State, spell(now.Sub(s.Since)), plain(s.Reason))
 	}
 	fmt.Fprintf(w, "stored\t%s, %s%s\n", counted(s.Records, "record"), sized(s.Bytes), ofLimit(s))
-	fmt.Fprintf(w, "file\t%s\n", sized(s.FileBytes))
+	if s.Kept > 0 {
+		fmt.Fprintf(w, "kept\t%s of these, %s: delivered, and there for replay until others need the room\n", counted(s.Kept, "record"), sized(s.KeptBytes))
+	}
+	free := ""
+	if s.Compaction.Free >= 1<<20 {
+		free = fmt.Sprintf(", with %s free inside", sized(s.Compaction.Free))
+	}
+	fmt.Fprintf(w, "file\t%s%s\n", sized(s.FileBytes), free)
 	if s.Epoch.Reason != "" {
 		fmt.Fprintf(w, "numbers\tanew since %s: %s\n", shortTime(s.Epoch.Since), plain(s.Epoch.Reason))
 	}
@@ -139,7 +146,7 @@ func showCursors(out io.Writer, t *queueTarget, st *doctor.Status, now time.Time
 	}
 	fmt.Fprintln(out)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "ROUTE/UPSTREAM\tTO DELIVER\tSIZE\tOLDEST\tWHEN FULL\tAT")
+	fmt.Fprintln(w, "ROUTE/UPSTREAM\tTO DELIVER\tSIZE\tOLDEST\tWHEN FULL")
 	for i := range st.Store.Cursors {
 		c := &st.Store.Cursors[i]
 		oldest := "-"
@@ -153,7 +160,7 @@ func showCursors(out io.Writer, t *queueTarget, st *doctor.Status, now time.Time
 		case !st.Running:
 			when = "-"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\n", plain(c.Name), grouped(c.Lag), sized(int64(c.LagBytes)), oldest, when, c.Acked)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", plain(c.Name), grouped(c.Lag), sized(int64(c.LagBytes)), oldest, when)
 	}
 	return w.Flush()
 }

@@ -114,6 +114,14 @@ func shortTime(t time.Time) string {
 	return t.Local().Format(time.DateTime)
 }
 
+// toMinute is shorter still, for tables.
+func toMinute(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.Local().Format("2006-01-02 15:04")
+}
+
 // spell is a length of time for people: 41 d 3 h, 2 h 5 min, 12 s.
 func spell(d time.Duration) string {
 	d = d.Round(time.Second)
