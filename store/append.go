@@ -169,6 +169,15 @@ func (s *Store) append(ctx context.Context, b *Batch) (*Commit, error) {
 
 // checkBatch returns the most bytes that the batch may need.
 func (s *Store) checkBatch(b *Batch) (size int64, err error) {
+	size, err = b.check()
+	if size > min(s.cfg.MaxSize/2, maxBatch) || s.cfg.MaxRecords > 0 && int64(len(b.Entries)) > s.cfg.MaxRecords/2 {
+		return 0, ErrTooLarge
+	}
+	return size, err
+}
+
+// check finds what makes no sense, and returns the most bytes that the batch may need.
+func (b *Batch) check() (size int64, err error) {
 	number := b.Previous
 	for i := range b.Entries {
 		e := &b.Entries[i]
@@ -185,9 +194,6 @@ func (s *Store) checkBatch(b *Batch) (size int64, err error) {
 		if e.Gap != nil {
 			size += maxGap
 		}
-	}
-	if size > min(s.cfg.MaxSize/2, maxBatch) || s.cfg.MaxRecords > 0 && int64(len(b.Entries)) > s.cfg.MaxRecords/2 {
-		return 0, ErrTooLarge
 	}
 	return size, nil
 }

@@ -33,6 +33,10 @@ type Config struct {
 	// record was stored, in time that has certainly passed.
 	Keep time.Duration `toml:"keep" default:"0s" min:"0s"`
 
+	// MemorySize bounds the queue in memory, of records whose durability is "memory":
+	// beyond it the oldest go. There is one only if a listener, link or device says so.
+	MemorySize int64 `toml:"memory_size" unit:"bytes" default:"4MiB" min:"64KiB" max:"1GiB"`
+
 	// Clock tells how old records are. Nil: time counts only while the store is open.
 	Clock Clock `toml:"-"`
 }

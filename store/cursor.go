@@ -407,7 +407,7 @@ func (c *Cursor) gapItem(m *missing, i int) Item {
 	position := m.position(i)
 	c.flight.add(position, 0)
 	c.read = position
-	return Item{Position: position, Source: s.gapSource(s.ids.byID[m.gaps[i].device]), Time: gap.Last, Gap: &gap}
+	return Item{Position: position, Source: s.ids.gapSource(s.ids.byID[m.gaps[i].device]), Time: gap.Last, Gap: &gap}
 }
 
 // Ack says that everything read up to position is delivered. The file learns of it

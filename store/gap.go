@@ -95,6 +95,10 @@ func (m *missing) lose(device uint32, e *envelope, reason string) {
 	} else {
 		m.records++
 	}
+	m.add(device, gap)
+}
+
+func (m *missing) add(device uint32, gap record.Gap) {
 	i, found := slices.BinarySearchFunc(m.gaps, deviceGap{device, gap}, compareGaps)
 	if !found {
 		m.gaps = slices.Insert(m.gaps, i, deviceGap{device: device, gap: record.Gap{Reason: gap.Reason}})

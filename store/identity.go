@@ -145,11 +145,11 @@ func (ids *identities) number(source *Source) {
 }
 
 // gapSource is what announces gaps of the source's device.
-func (s *Store) gapSource(source *Source) *Source {
+func (ids *identities) gapSource(source *Source) *Source {
 	if source.device.gap == nil {
 		key := source.key
 		key.Stream = record.GapStream
-		s.ids.add(key)
+		ids.add(key)
 	}
 	return source.device.gap
 }

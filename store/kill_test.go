@@ -30,11 +30,14 @@ const (
 // childMain is the process that is killed: it appends for ever, and prints what it
 // would acknowledge.
 func childMain() bool {
-	dir := os.Getenv(childDir)
+	dir, work := os.Getenv(childDir), appendForEver
+	if polls := os.Getenv(childPolls); polls != "" {
+		dir, work = polls, pollForEver
+	}
 	if dir == "" {
 		return false
 	}
-	if err := appendForEver(dir); err != nil {
+	if err := work(dir); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 	}
 	return true

@@ -103,6 +103,16 @@ type droppedCount struct {
 	first, last int64
 }
 
+func compareDropped(a, b droppedKey) int {
+	return cmp.Or(cmp.Compare(a.device, b.device), cmp.Compare(a.reason, b.reason))
+}
+
+func (n droppedCount) from(key SourceKey, reason string) DroppedFrom {
+	return DroppedFrom{
+		Agent: key.Agent, Device: key.Device, Reason: reason, Records: n.records, First: fromNanos(n.first), Last: fromNanos(n.last),
+	}
+}
+
 func (n *droppedCount) add(more droppedCount) {
 	if n.records == 0 {
 		*n = more
@@ -204,14 +214,8 @@ func (s *Store) cursorStats(c *Cursor) CursorStats {
 	if st.Lag > 0 && i < len(s.segments) {
 		st.Oldest = fromNanos(s.segments[i].oldest)
 	}
-	byDevice := func(a, b droppedKey) int {
-		return cmp.Or(cmp.Compare(a.device, b.device), cmp.Compare(a.reason, b.reason))
-	}
-	for _, of := range slices.SortedFunc(maps.Keys(c.dropped), byDevice) {
-		key, n := s.ids.byID[of.device].key, c.dropped[of]
-		st.Dropped = append(st.Dropped, DroppedFrom{
-			Agent: key.Agent, Device: key.Device, Reason: of.reason, Records: n.records, First: fromNanos(n.first), Last: fromNanos(n.last),
-		})
+	for _, of := range slices.SortedFunc(maps.Keys(c.dropped), compareDropped) {
+		st.Dropped = append(st.Dropped, c.dropped[of].from(s.ids.byID[of.device].key, of.reason))
 	}
 	return st
 }

@@ -31,6 +31,9 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	s.gauge("edge_agent_stuck", "Parts that have stopped making progress.", float64(len(st.Stuck)))
 	s.gauge("edge_agent_ready", "1 while records can be taken.", truth(len(st.Stuck)+len(st.NotReady) == 0))
 	s.store(st.Store)
+	if st.Memory != nil {
+		s.memory(st.Memory)
+	}
 	s.scheduler(st.Scheduler)
 	for _, l := range st.Links {
 		s.link(l)
@@ -105,6 +108,22 @@ func (s sampler) cursor(c store.CursorStats) {
 	s.gauge("edge_agent_cursor_held", "1 for a cursor that no route of the configuration uses any more.", truth(c.Held), "cursor", c.Name)
 	for _, d := range c.Dropped {
 		s.counter("edge_agent_cursor_dropped_total", "Records let go, by reason: drop-oldest or age.", d.Records, "cursor", c.Name, "upstream", upstreamOf(c.Name), "agent", d.Agent, "device", d.Device, "reason", d.Reason)
+	}
+}
+
+// memory is the queue of what is in memory only.
+func (s sampler) memory(st *store.RingStats) {
+	s.gauge("edge_agent_memory_bytes", "Bytes of records in the queue in memory.", float64(st.Bytes))
+	s.gauge("edge_agent_memory_max_bytes", "The most that it may hold.", float64(st.MaxBytes))
+	s.gauge("edge_agent_memory_records", "Records in it.", float64(st.Records))
+	s.counter("edge_agent_memory_appended_total", "Records taken into it.", st.Appended)
+	s.counter("edge_agent_memory_repeats_total", "Records that came again and were dropped.", st.Repeats)
+	s.counter("edge_agent_memory_unwanted_total", "Records that no route takes.", st.Unwanted)
+	for _, c := range st.Cursors {
+		s.gauge("edge_agent_memory_cursor_records", "Records in memory not yet delivered.", float64(c.Lag), "cursor", c.Name, "upstream", upstreamOf(c.Name))
+		for _, d := range c.Dropped {
+			s.counter("edge_agent_memory_dropped_total", "Records that gave way because the queue in memory was full.", d.Records, "cursor", c.Name, "upstream", upstreamOf(c.Name), "agent", d.Agent, "device", d.Device)
+		}
 	}
 }
 

@@ -31,6 +31,8 @@ type State struct {
 	// those are that are sent again.
 	Quarantine pipeline.QuarantineStats `json:"quarantine"`
 	Retry      pipeline.RetryStatus     `json:"retry"`
+	// Memory is the queue in memory, if the configuration has the level "memory".
+	Memory *store.RingStats `json:"memory,omitempty"`
 	// Scheduler is what all links share.
 	Scheduler scheduler.SharedStatus `json:"scheduler"`
 	Links     []Link                 `json:"links"`
@@ -110,6 +112,8 @@ type Route struct {
 	pipeline.Status
 	// Replay is the last one since the start, if there was one.
 	Replay *pipeline.ReplayStatus `json:"replay,omitempty"`
+	// Memory is the pump of records that are in memory only, if there are any.
+	Memory *pipeline.Status `json:"memory,omitempty"`
 }
 
 // Upstream is an [[upstream]].

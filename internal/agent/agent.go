@@ -55,6 +55,7 @@ type Agent struct {
 
 	store     *store.Store
 	intake    *intake.Intake
+	memory    *volatile // nil: nothing has the level "memory"
 	shared    *scheduler.Shared
 	tcp       *tcp.Dialers
 	links     []*link
@@ -135,6 +136,7 @@ func (a *Agent) openData() (token string, err error) {
 		return "", err
 	}
 	a.intake = intake.New(a.store, a.log)
+	a.memory = a.openMemory()
 	a.offsets = clock.NewOffsets(a.clock, clockOffsets{a.store.Mailbox()}, a.log)
 	return admin.LoadToken(dir)
 }
@@ -182,6 +184,9 @@ func (a *Agent) start() (stop func()) {
 	}
 	for _, r := range a.routes {
 		outward = append(outward, part{"route " + r.cursorName(), r.pump.Run}, part{"replay of route " + r.cursorName(), r.replay.Run})
+		if r.memory != nil {
+			outward = append(outward, part{"route " + r.cursorName() + " (memory)", r.memory.Run})
+		}
 	}
 	outward = append(outward, part{"quarantine", a.retrier.Run})
 	queue := start("store", a.log, []part{{"store", a.store.Run}, {"clock", a.offsets.Run}})
@@ -195,6 +200,7 @@ func (a *Agent) start() (stop func()) {
 		orders.stop(stopCommands)
 		a.drain(stopDrain)
 		delivery.stop(stopUpstreams)
+		a.memory.close()
 		queue.stop(stopStore)
 		office.stop(stopAdmin)
 	}
@@ -229,9 +235,10 @@ func (a *Agent) deliverable() (n uint64) {
 	for _, c := range a.store.Stats().Cursors {
 		lag[c.Name] = c.Lag
 	}
+	inMemory := a.memory.lag()
 	for _, r := range a.routes {
 		if r.upstream.Status().Connected {
-			n += lag[r.cursorName()]
+			n += lag[r.cursorName()] + inMemory[r.cursorName()]
 		}
 	}
 	return n

@@ -20,6 +20,7 @@ type route struct {
 	upstream *destination
 	pump     *pipeline.Pump
 	replay   *pipeline.Replayer
+	memory   *pipeline.Pump // of records that are in memory only; nil: there are none
 }
 
 // cursorName is under which name the queue keeps the pair's place.
@@ -92,6 +93,10 @@ func (a *Agent) buildRoutes(upstreams map[string]*destination) error {
 			r.pump = pipeline.NewPump(r.cursorName(), a.cfg.Agent.ID, cursor, r.upstream, quarantine, a.offsets, a.log)
 			r.replay = pipeline.NewReplayer(r.pump, a.store, cursor, func(key store.SourceKey) bool { return takes(c.Match, key) })
 			a.retrier.Route(r.cursorName(), r.upstream)
+			if a.memory != nil {
+				cursor := a.memory.ring.Cursor(store.CursorConfig{Name: r.cursorName(), Match: func(key store.SourceKey) bool { return takes(c.Match, key) }})
+				r.memory = pipeline.NewPump(r.cursorName(), a.cfg.Agent.ID, cursor, r.upstream, quarantine, a.offsets, a.log)
+			}
 			a.routes = append(a.routes, r)
 		}
 	}

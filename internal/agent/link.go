@@ -17,6 +17,7 @@ import (
 	"github.com/mcp-edge/edge-agent/internal/driver/text"
 	"github.com/mcp-edge/edge-agent/internal/intake"
 	"github.com/mcp-edge/edge-agent/scheduler"
+	"github.com/mcp-edge/edge-agent/store"
 	"github.com/mcp-edge/edge-agent/transport"
 	"github.com/mcp-edge/edge-agent/transport/quic"
 	"github.com/mcp-edge/edge-agent/transport/serial"
@@ -173,7 +174,7 @@ func (a *Agent) buildModbus(c *config.Link, d dialer) (line, error) {
 	for _, device := range a.devicesOn(c.Name) {
 		for i := range device.Polls {
 			p := &device.Polls[i]
-			task, err := l.Poll(modbus.PollConfig{ID: device.ID, Name: p.Name, Device: device.Modbus, Points: p.Points}, a.intake.Polled(), a.clock.Now)
+			task, err := l.Poll(modbus.PollConfig{ID: device.ID, Name: p.Name, Device: device.Modbus, Points: p.Points}, a.sink(device.Durability, c.Durability), a.clock.Now)
 			if err != nil {
 				return line{}, err
 			}
@@ -188,7 +189,7 @@ func (a *Agent) buildText(c *config.Link, d dialer) (line, error) {
 	if len(devices) != 1 {
 		return line{}, fmt.Errorf("%d text devices; lines don't say whose they are, so a link has one", len(devices))
 	}
-	l, err := text.NewLink(d.Dialer, devices[0].ID, devices[0].Text, a.pushed(devices[0].ID), a.clock.Now, d.log)
+	l, err := text.NewLink(d.Dialer, devices[0].ID, devices[0].Text, a.pushed(devices[0], c.Durability), a.clock.Now, d.log)
 	if err != nil {
 		return line{}, err
 	}
@@ -204,7 +205,12 @@ func (a *Agent) buildMCP(c *config.Link, d dialer) (line, error) {
 		// Whoever is at the other end of a wire is known, HELLO or not.
 		link.Anonymous = devices[0].ID
 	}
-	l, err := mcp.NewLink(d.Dialer, link, a.store, a.intake.Polled(), a.clock.Now, d.log)
+	link.Level = a.level(c.Durability, a.devicesOn(c.Name))
+	link.Sinks = make(map[string]mcp.Sink)
+	for _, device := range a.devicesOn(c.Name) {
+		link.Sinks[device.ID] = a.sink(device.Durability, c.Durability)
+	}
+	l, err := mcp.NewLink(d.Dialer, link, a.store, a.sink(c.Durability), a.clock.Now, d.log)
 	if err != nil {
 		return line{}, err
 	}
@@ -230,8 +236,12 @@ func (a *Agent) devicesOn(link string) []*config.Device { return a.onLink[link] 
 
 // pushed is the sink of a device that speaks by itself; it is kept, so that
 // status can tell what was lost.
-func (a *Agent) pushed(device string) *intake.Pushed {
-	p := a.intake.Pushed(device)
-	a.sinks[device] = p
+func (a *Agent) pushed(device *config.Device, link string) *intake.Pushed {
+	in, level := a.intake, durability(store.Delayed, device.Durability, link)
+	if level == store.Memory {
+		in = a.memory.intake
+	}
+	p := in.Pushed(device.ID, level == store.Delayed)
+	a.sinks[device.ID] = p
 	return p
 }

@@ -30,6 +30,7 @@ func (a *Agent) buildListener(c *config.Listen) (*listener, error) {
 	}
 	serverConfig := mcp.ServerConfig{
 		ListenConfig: c.ListenConfig, Name: c.Name, Agent: a.cfg.Agent.ID, Epoch: a.store.Epoch(), Remotes: a.remotes(c.Name),
+		Level: a.level(c.Durability, a.devicesCalling(c.Name)),
 	}
 	if tokens, certificates, wanted := c.Authentication(); wanted {
 		keys, err := auth.New(tokens, certificates, a.log.With("listener", c.Name))
@@ -66,6 +67,16 @@ func listen(
 		return quic.Listen(ctx, address, framers, secure)
 	}
 	return nil, fmt.Errorf("nothing listens on transport %q", kind)
+}
+
+// devicesCalling lists the known devices of a listener.
+func (a *Agent) devicesCalling(listener string) (list []*config.Device) {
+	for i := range a.cfg.Devices {
+		if d := &a.cfg.Devices[i]; d.Listen == listener {
+			list = append(list, d)
+		}
+	}
+	return list
 }
 
 // remotes lists the devices that can't say HELLO, by their IP address.

@@ -49,6 +49,10 @@ func (a *Agent) State() admin.State {
 	if n := st.Quarantine.Entries; n > 0 {
 		st.Degraded = append(st.Degraded, fmt.Sprintf("%d records are in quarantine: see edge-agent queue quarantine list", n))
 	}
+	if a.memory != nil {
+		memory := a.memory.ring.Stats()
+		st.Memory = &memory
+	}
 	for _, s := range a.stages {
 		st.NotReady = append(st.NotReady, s.failures()...)
 	}
@@ -106,6 +110,10 @@ func (a *Agent) stateOfRoute(st *admin.State, r *route, now time.Time) {
 	if replay := r.replay.Status(); replay.State != "" {
 		shown.Replay = &replay
 	}
+	if r.memory != nil {
+		memory := r.memory.Status()
+		shown.Memory = &memory
+	}
 	st.Routes = append(st.Routes, shown)
 	if !s.SendingSince.IsZero() && now.Sub(s.SendingSince) > stuckDelivery && r.upstream.Status().Connected {
 		st.Stuck = append(st.Stuck, fmt.Sprintf("route %s: nothing was confirmed for %s although upstream %s is there: %s",
@@ -124,6 +132,9 @@ func (a *Agent) Devices() []admin.Device {
 	}
 	stored := make(map[string]store.DeviceStats)
 	for _, d := range a.store.Devices() {
+		stored[d.Device] = d
+	}
+	for _, d := range a.memory.devices() {
 		stored[d.Device] = d
 	}
 	polled := make(map[string]scheduler.DeviceStatus)

@@ -92,6 +92,12 @@ type Link struct {
 	// we had dialed it. accept = {} takes whoever calls.
 	Accept *Accept `toml:"accept"`
 	scheduler.Config
+	// Durability is how much it takes for a record to count as accepted: "sync" is on
+	// disk, "delayed" on disk with a commit that waits up to the store's commit_delay
+	// for company, "memory" in memory only, lost at the next stop. Unless set,
+	// polled and text devices are "delayed", and what an MCP device publishes is
+	// "sync".
+	Durability string `toml:"durability" oneof:"sync,delayed,memory"`
 	// Modbus settings that the devices of the link share.
 	Modbus modbus.LinkConfig `toml:"modbus"`
 	// MCP is what we offer to an MCP device.
@@ -131,6 +137,12 @@ type Device struct {
 	// Rate is how many transactions a second a device on a link takes at most, its
 	// polls and commands together; 0 means any number.
 	Rate float64 `toml:"rate" default:"0" min:"0" max:"10000"`
+	// Durability is how much it takes for a record to count as accepted: "sync" is on
+	// disk, "delayed" on disk with a commit that waits up to the store's commit_delay
+	// for company, "memory" in memory only, lost at the next stop. Unless set, as its
+	// link or listener has it. Of an MCP device it holds for all that the peer of this
+	// name publishes.
+	Durability string `toml:"durability" oneof:"sync,delayed,memory"`
 	// Modbus settings of driver "modbus".
 	Modbus modbus.DeviceConfig `toml:"modbus"`
 	// Text settings of driver "text".
@@ -168,6 +180,11 @@ type Listen struct {
 	TLS *auth.ServerTLSConfig `toml:"tls"`
 	// Auth demands that peers prove who they are.
 	Auth *auth.ListenConfig `toml:"auth"`
+	// Durability is how much it takes for a record to count as accepted: "sync" is on
+	// disk, "delayed" on disk with a commit that waits up to the store's commit_delay
+	// for company, "memory" in memory only, lost at the next stop. Unless set,
+	// it is "sync". Peers are acknowledged accordingly.
+	Durability string `toml:"durability" oneof:"sync,delayed,memory"`
 	// UDP settings of transport "udp".
 	UDP udp.Config `toml:"udp"`
 	mcp.ListenConfig

@@ -5,10 +5,9 @@ package config
 // ends with what stands here.
 func notYet() map[string]string {
 	const (
-		trust   = "; keep to a network that you trust"
-		durable = ": MCP records are on disk before they are acknowledged, polls within store.commit_delay"
-		oneEnd  = ": an upstream has one endpoint; remove it"
-		kinds   = `; write "mqtt" or "file"`
+		trust  = "; keep to a network that you trust"
+		oneEnd = ": an upstream has one endpoint; remove it"
+		kinds  = `; write "mqtt" or "file"`
 	)
 	return map[string]string{
 		"plugin":    "; remove it",
@@ -16,14 +15,6 @@ func notYet() map[string]string {
 
 		"admin.tls":  trust,
 		"admin.auth": trust,
-
-		"store.durability": durable,
-
-		"link.durability": durable,
-
-		"device.durability": durable,
-
-		"listen.durability": durable,
 
 		"route.handlers": "; remove it",
 

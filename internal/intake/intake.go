@@ -62,18 +62,47 @@ func (p Polled) Deliver(ctx context.Context, r record.Record) error {
 	return p.in.append(ctx, store.Batch{Delay: true}, &r)
 }
 
+// Synced is the sink of a driver that asks, for readings that are on disk before
+// the next round of their poll begins.
+type Synced struct{ in *Intake }
+
+// Synced returns the sink for such readings.
+func (in *Intake) Synced() Synced { return Synced{in} }
+
+// Offer takes nothing: that would have to wait for the disk.
+func (s Synced) Offer(record.Record) bool { return false }
+
+// Deliver returns once the record is on disk. If ctx ends before, it may be there
+// nevertheless.
+func (s Synced) Deliver(ctx context.Context, r record.Record) error {
+	commit, err := s.in.commit(ctx, store.Batch{}, &r)
+	if err != nil {
+		return err
+	}
+	if err := commit.Wait(ctx); err != nil {
+		return fmt.Errorf("device %s: storing: %w", r.Device, err)
+	}
+	return nil
+}
+
 // append stores records as one batch, which says how.
 func (in *Intake) append(ctx context.Context, b store.Batch, records ...*record.Record) error {
+	_, err := in.commit(ctx, b, records...)
+	return err
+}
+
+func (in *Intake) commit(ctx context.Context, b store.Batch, records ...*record.Record) (*store.Commit, error) {
 	s := in.scratch.Get().(*scratch)
 	defer in.scratch.Put(s)
 	if err := in.encode(s, records); err != nil {
-		return err
+		return nil, err
 	}
 	b.Entries = s.entries
-	if _, err := in.queue.Append(ctx, b); err != nil {
-		return fmt.Errorf("device %s: storing: %w", records[0].Device, err)
+	commit, err := in.queue.Append(ctx, b)
+	if err != nil {
+		return nil, fmt.Errorf("device %s: storing: %w", records[0].Device, err)
 	}
-	return nil
+	return commit, nil
 }
 
 // scratch is what a batch is put together in.
@@ -127,14 +156,18 @@ const patience = 200 * time.Millisecond
 type Pushed struct {
 	in     *Intake
 	device string
+	delay  bool
 
 	mu   sync.Mutex
 	gap  record.Gap // what was lost since the last gap record
 	lost uint64     // in all
 }
 
-// Pushed returns the sink for a device that speaks without being asked.
-func (in *Intake) Pushed(device string) *Pushed { return &Pushed{in: in, device: device} }
+// Pushed returns the sink for a device that speaks without being asked; with delay,
+// its records may wait for others before they are written.
+func (in *Intake) Pushed(device string, delay bool) *Pushed {
+	return &Pushed{in: in, device: device, delay: delay}
+}
 
 // Deliver takes the record, or counts it as lost when the queue has no room for
 // longer than a moment. It fails only then, and when ctx has ended.
@@ -147,7 +180,7 @@ func (p *Pushed) Deliver(ctx context.Context, r record.Record) error {
 	if p.gap.Count > 0 {
 		records = []*record.Record{p.gapRecord(r.Clock), &r}
 	}
-	err := p.in.append(short, store.Batch{Delay: true}, records...)
+	err := p.in.append(short, store.Batch{Delay: p.delay}, records...)
 	if err == nil {
 		p.gap = record.Gap{}
 		return nil

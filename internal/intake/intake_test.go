@@ -56,7 +56,7 @@ func TestAPolledReadingWaitsForRoomAndForCompany(t *testing.T) {
 func TestWhatADeviceSaysIntoAFullQueueIsCountedAndAnnounced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := &fakeQueue{full: true}
-		sink := intake.New(q, slog.New(slog.DiscardHandler)).Pushed("scale-1")
+		sink := intake.New(q, slog.New(slog.DiscardHandler)).Pushed("scale-1", true)
 		for range 3 {
 			start := time.Now()
 			if err := sink.Deliver(t.Context(), reading()); err == nil || time.Since(start) > time.Second {
@@ -80,13 +80,29 @@ func TestWhatADeviceSaysIntoAFullQueueIsCountedAndAnnounced(t *testing.T) {
 func TestAGapIsAnnouncedAtTheStopToo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := &fakeQueue{full: true}
-		sink := intake.New(q, slog.New(slog.DiscardHandler)).Pushed("scale-1")
+		sink := intake.New(q, slog.New(slog.DiscardHandler)).Pushed("scale-1", true)
 		_ = sink.Deliver(t.Context(), reading()) // is lost
 		q.full = false
 		sink.Flush(t.Context())
 		sink.Flush(t.Context())
 		if len(q.batches) != 1 || q.batches[0].Entries[0].Gap.Count != 1 {
 			t.Errorf("%+v", q.batches)
+		}
+	})
+}
+
+func TestASyncedReadingIsDeliveredOnceItIsOnDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := &fakeQueue{}
+		sink := intake.New(q, slog.New(slog.DiscardHandler)).Synced()
+		if sink.Offer(reading()) {
+			t.Error("it was taken without waiting for the disk")
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		// The fake's commit never ends.
+		if err := sink.Deliver(ctx, reading()); !errors.Is(err, context.DeadlineExceeded) || len(q.batches) != 1 || q.batches[0].Delay {
+			t.Errorf("%v, %+v", err, q.batches)
 		}
 	})
 }

@@ -28,6 +28,11 @@ type LinkConfig struct {
 	// Anonymous is the device at the other end if it can't answer HELLO: what it
 	// publishes is acknowledged, and not de-duplicated. Empty: it must answer.
 	Anonymous string
+	// Level chooses a queue by what the device calls itself; nil: the link's, without
+	// delay.
+	Level Level
+	// Sinks are those of devices that have one of their own for their polls.
+	Sinks map[string]Sink
 }
 
 const (
@@ -75,6 +80,14 @@ type Sink interface {
 	Deliver(ctx context.Context, r record.Record) error
 }
 
+// sinkOf is where a device's polled records go.
+func (l *Link) sinkOf(device string) Sink {
+	if sink, ok := l.cfg.Sinks[device]; ok {
+		return sink
+	}
+	return l.sink
+}
+
 // NewLink makes a Link; it opens nothing.
 func NewLink(d transport.Dialer, cfg LinkConfig, queue Queue, sink Sink, now Now, log *slog.Logger) (*Link, error) {
 	if err := record.CheckName(cfg.Agent); err != nil {
@@ -95,7 +108,7 @@ func (l *Link) Open(ctx context.Context) error {
 		return err
 	}
 	handler := &receiver{
-		queue: l.queue, now: l.now, log: l.log, agent: l.cfg.Agent, from: l.cfg.Name, scratches: &l.scratches,
+		queue: l.queue, now: l.now, log: l.log, agent: l.cfg.Agent, from: l.cfg.Name, scratches: &l.scratches, level: l.cfg.Level,
 		admit: func(context.Context, mcp.Peer) error { return nil },
 	}
 	s := mcp.NewSession(conn, mcp.Config{

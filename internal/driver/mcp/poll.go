@@ -87,14 +87,14 @@ func (p *poll) End(err error) func(context.Context) {
 		return func(ctx context.Context) { p.deliver(ctx, read()) }
 	}
 	r := read()
-	if p.link.sink.Offer(r) {
+	if p.link.sinkOf(p.device).Offer(r) {
 		return nil
 	}
 	return func(ctx context.Context) { p.deliver(ctx, r) }
 }
 
 func (p *poll) deliver(ctx context.Context, r record.Record) {
-	if err := p.link.sink.Deliver(ctx, r); err != nil {
+	if err := p.link.sinkOf(p.device).Deliver(ctx, r); err != nil {
 		p.link.log.Warn("a reading could not be stored", "device", p.device, "poll", p.name, "error", err)
 	}
 }

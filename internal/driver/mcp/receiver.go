@@ -24,6 +24,10 @@ type Queue interface {
 
 var _ Queue = (*store.Store)(nil)
 
+// Level tells where a peer's records go, and whether a commit may wait for company
+// before they are acknowledged.
+type Level func(sender string) (queue Queue, delay bool)
+
 // Now tells the time and how far it can be trusted.
 type Now func() record.Stamp
 
@@ -44,6 +48,8 @@ type receiver struct {
 	from     string // the listener or link, see sender
 	admit    func(ctx context.Context, peer mcp.Peer) error
 	throttle func(ctx context.Context, batch []share) error // nil: nobody is too fast
+	level    Level                                          // nil: queue, without delay
+	delay    bool                                           // commits may wait for company
 
 	// What admit found out:
 	identity Identity // nil: nobody has asked
@@ -100,6 +106,9 @@ func (r *receiver) Open(ctx context.Context, peer mcp.Peer) error {
 	}
 	r.leave()
 	r.peer = peer
+	if r.level != nil {
+		r.queue, r.delay = r.level(peer.Sender)
+	}
 	return nil
 }
 
@@ -168,7 +177,7 @@ func (r *receiver) Publish(ctx context.Context, p *mcp.Publish) (mcp.Commit, err
 			return nil, err
 		}
 	}
-	batch := store.Batch{Entries: work.entries, Previous: p.Previous}
+	batch := store.Batch{Entries: work.entries, Previous: p.Previous, Delay: r.delay}
 	if !r.peer.Anonymous {
 		batch.Channel = r.channel(p.Channel)
 	}

@@ -34,6 +34,9 @@ type ServerConfig struct {
 	// OwnDeviceOnly lets a peer speak only for the name that it gave in HELLO.
 	// It says little as long as nobody checks that name.
 	OwnDeviceOnly bool
+
+	// Level chooses a queue for each peer; nil: all go to the server's, without delay.
+	Level Level
 }
 
 // Server takes in peers that publish.
@@ -184,7 +187,7 @@ func (s *Server) newSession(p *peer, h mcp.Handler) *mcp.Session {
 
 // receiver takes what p publishes.
 func (s *Server) receiver(p *peer) *receiver {
-	r := &receiver{queue: s.queue, now: s.now, log: s.log, agent: s.cfg.Agent, from: s.cfg.Name, scratches: &s.scratches}
+	r := &receiver{queue: s.queue, now: s.now, log: s.log, agent: s.cfg.Agent, from: s.cfg.Name, scratches: &s.scratches, level: s.cfg.Level}
 	if s.rates != nil {
 		r.throttle = s.throttle
 	}
