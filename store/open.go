@@ -64,6 +64,7 @@ func Open(dir string, cfg Config, log *slog.Logger) (_ *Store, err error) {
 		pending: newGroup(spare{}), compact: compaction{settle: compactSettle},
 	}
 	s.nothing.finish(nil)
+	s.stats.wear.note(time.Now(), 0)
 	s.ages.clock = cfg.Clock
 	if cfg.Clock == nil {
 		s.ages.clock = runClock{time.Now()}

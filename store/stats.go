@@ -46,6 +46,11 @@ type Stats struct {
 	LastCommit time.Duration `json:"last_commit"` // how long the last one took
 	Written    uint64        `json:"written"`     // bytes, by bbolt's count of pages
 
+	// WrittenPerDay is what would be written in a day at the rate of the last three
+	// hours, or since Open: the wear of the flash, without what the file system adds.
+	// 0 in the first minute.
+	WrittenPerDay uint64 `json:"written_per_day"`
+
 	Epoch EpochStats `json:"epoch"`
 	// Notices are what Open found that somebody should look after.
 	Notices    []string        `json:"notices,omitempty"`
@@ -130,6 +135,7 @@ type counters struct {
 	appended, repeats, unwanted, damaged uint64
 	commits, failures, rescues, written  uint64
 	commitTime, lastCommit               time.Duration
+	wear                                 wear
 }
 
 func (n *counters) committed(p *plan, took time.Duration) {
@@ -138,6 +144,7 @@ func (n *counters) committed(p *plan, took time.Duration) {
 	n.written += uint64(p.written)
 	n.commitTime += took
 	n.lastCommit = took
+	n.wear.note(time.Now(), n.written)
 }
 
 // Stats may be called at any time.
@@ -150,6 +157,7 @@ func (s *Store) Stats() Stats {
 		Commits: s.stats.commits, Failures: s.stats.failures, Rescues: s.stats.rescues,
 		CommitTime: s.stats.commitTime, LastCommit: s.stats.lastCommit, Written: s.stats.written,
 	}
+	st.WrittenPerDay = s.stats.wear.perDay(time.Now(), s.stats.written)
 	st.State, st.Reason, st.Since = s.state()
 	st.Epoch, st.Notices = s.about.stats(), s.notices
 	st.FileBytes = s.size()

@@ -81,6 +81,7 @@ func (s sampler) store(st store.Stats) {
 	s.counter("edge_agent_store_failures_total", "Group commits that had to be tried again.", st.Failures)
 	s.counter("edge_agent_store_rescues_total", "Times the file was written anew after a failed sync.", st.Rescues)
 	s.counter("edge_agent_store_written_bytes_total", "Bytes written to disk by the queue, by pages.", st.Written)
+	s.gauge("edge_agent_store_written_bytes_per_day", "What would be written in a day at the rate of the last three hours, or since the start: the wear of the flash.", float64(st.WrittenPerDay))
 	if !st.Epoch.Since.IsZero() {
 		s.gauge("edge_agent_store_epoch_start_timestamp_seconds", "When the epoch of this queue began, as Unix time.", float64(st.Epoch.Since.Unix()))
 	}
