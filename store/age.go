@@ -217,14 +217,7 @@ func (s *Store) planAge(p *plan) {
 		to, _ := s.ages.before(c.maxAge, now, c.read)
 		at, _ := c.present(c.read, max(c.read, min(to, s.end)))
 		to = s.reach(at, min(to, s.end))
-		for at < to {
-			from, upTo := c.present(at, to)
-			if from < upTo {
-				p.aged = append(p.aged, p.lossOf(c, from, upTo, record.GapAge))
-				c.raise(from + 1)
-			}
-			at = upTo
-		}
+		p.aged = append(p.aged, p.lossesOf(c, at, to, record.GapAge)...)
 	}
 }
 
@@ -288,7 +281,7 @@ func (p *plan) tellAged(tx *bolt.Tx) {
 				if what == stepEnd {
 					break
 				}
-				if int(e.source) < len(l.takes) && l.takes[e.source] && w.pos <= l.to {
+				if l.covers(w.pos) && int(e.source) < len(l.takes) && l.takes[e.source] {
 					l.take(&e, p.byID[e.source].device.id, uint64(before-len(w.rest)))
 				}
 			}

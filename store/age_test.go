@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"sync"
@@ -228,4 +229,47 @@ func TestWhatWaitsForYearsCostsFewStamps(t *testing.T) {
 	}
 	clock.pass(365 * 24 * time.Hour)
 	b.until("the year's", func() bool { b.flush(); return b.Stats().Cursors[0].Lag == 0 && b.Stats().Records == 0 })
+}
+
+func TestWhatIsTooOldMayEndInTheMiddleOfASegmentThatIsDroppedLater(t *testing.T) {
+	clock := newClock()
+	cfg := small(store.DropOldest)
+	cfg.Clock = clock
+	b := newBed(t, cfg)
+	c := b.cursor(store.CursorConfig{MaxAge: time.Hour})
+	b.start()
+	for range 2 { // 80 small segments become one
+		for range 40 {
+			b.add(b.source("d"), "x")
+		}
+		clock.pass(10 * time.Minute)
+	}
+	clock.pass(45 * time.Minute)
+	b.until("the first forty are dropped", func() bool { b.flush(); return b.spans("c") != nil })
+	b.addTimes(b.source("d"), 300)
+	next := uint64(1)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	for next <= 380 {
+		items, err := c.Read(ctx, nil, 100, 1<<20)
+		if err != nil {
+			t.Fatalf("after %d: %v; %q, %+v", next-1, err, b.spans("c"), b.Stats())
+		}
+		for _, item := range items {
+			from, to := item.Seq, item.Seq
+			if g := item.Gap; g != nil {
+				if from, to = g.From, g.To; g.Count != to-from+1 {
+					t.Errorf("%s", text(item))
+				}
+			}
+			if from != next {
+				t.Fatalf("after %d comes %.40s", next-1, text(item))
+			}
+			next = to + 1
+		}
+		c.Ack(items[len(items)-1].Position)
+	}
+	if got := b.spans("c"); len(got) != 2 || !strings.HasPrefix(got[0], "d age 40 ") || b.Stats().Damaged != 0 {
+		t.Errorf("%q, %d damaged", got, b.Stats().Damaged)
+	}
 }

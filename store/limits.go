@@ -62,8 +62,7 @@ func (s *Store) planDrop(p *plan, covered uint64) {
 		}
 		v := victim{segment: seg}
 		for _, c := range holders {
-			v.losses = append(v.losses, p.lossOf(c, seg.first-1, seg.last, record.GapDropOldest))
-			c.raise(seg.first)
+			v.losses = append(v.losses, p.lossesOf(c, seg.first-1, seg.last, record.GapDropOldest)...)
 		}
 		p.victims = append(p.victims, v)
 		need.sub(&seg)
@@ -89,7 +88,7 @@ const (
 func (s *Store) holders(seg segment) (list []*Cursor, may verdict) {
 	for _, c := range s.cursors {
 		switch {
-		case c.acked >= seg.last || c.misses(seg.first):
+		case c.acked >= seg.last || c.missesAll(&seg):
 		case c.held || !c.drops:
 			return nil, stop
 		case seg.first <= c.read:
@@ -99,6 +98,20 @@ func (s *Store) holders(seg segment) (list []*Cursor, may verdict) {
 		}
 	}
 	return list, may
+}
+
+// lossesOf are the losses of a cursor between two positions, of what it is not missing
+// already, and keep it from reading there.
+func (p *plan) lossesOf(c *Cursor, from, to uint64, reason string) (list []*loss) {
+	for from < to {
+		begin, end := c.present(from, to)
+		if begin < end {
+			list = append(list, p.lossOf(c, begin, end, reason))
+			c.raise(begin + 1)
+		}
+		from = end
+	}
+	return list
 }
 
 // lossOf is the loss of a cursor that the positions behind from, up to to, belong to:
@@ -158,12 +171,14 @@ func (v *victim) tell(tx *bolt.Tx, byID []*Source) {
 			return
 		}
 		for _, l := range v.losses {
-			if int(e.source) < len(l.takes) && l.takes[e.source] {
+			if l.covers(w.pos) && int(e.source) < len(l.takes) && l.takes[e.source] {
 				l.take(&e, byID[e.source].device.id, uint64(before-len(w.rest)))
 			}
 		}
 	}
 }
+
+func (l *loss) covers(position uint64) bool { return position > l.from && position <= l.to }
 
 func (l *loss) take(e *envelope, device uint32, size uint64) {
 	l.after.lose(device, e, l.reason)
