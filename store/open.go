@@ -171,7 +171,19 @@ func (s *Store) openFile() error {
 		return err
 	}
 	s.countPast()
+	s.giveBackMemory()
 	return nil
+}
+
+// manyPages are worth a collection when the file is opened.
+const manyPages = 1 << 16
+
+// giveBackMemory returns to the machine what bbolt has needed to find the free pages
+// of a large file, some 40 B a page: nothing needs as much later.
+func (s *Store) giveBackMemory() {
+	if s.size()/s.pageSize() > manyPages {
+		debug.FreeOSMemory()
+	}
 }
 
 // openBolt opens a file that is whole, or makes one. mapped is how much address

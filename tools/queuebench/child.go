@@ -154,6 +154,10 @@ func memory(dir string) (map[string]float64, error) {
 		return nil, err
 	}
 	most := make(map[string]float64)
+	if most["while opening"], err = field("/proc/self/status", "VmHWM:"); err != nil {
+		return nil, err
+	}
+	most["while opening"] /= 1024
 	note := func() error {
 		for name, key := range map[string]string{"anonymous": "Anonymous:", "resident": "Rss:"} {
 			v, err := field("/proc/self/smaps_rollup", key)
@@ -193,18 +197,20 @@ func measureMemory(o *options, t *table) error {
 		if err := errors.Join(q.fill(int(size/bodySize), 1000), q.close()); err != nil {
 			return err
 		}
-		var anonymous, opened, file []float64
+		var anonymous, opened, peak, file []float64
 		var backlog float64
 		for range o.rounds {
 			v, err := spawn("memory", dir)
 			if err != nil {
 				return err
 			}
+			peak = append(peak, v["while opening"])
 			anonymous, opened, file, backlog = append(anonymous, v["anonymous"]), append(opened, v["opened"]), append(file, v["file"]), v["backlog"]
 		}
 		what := fmt.Sprintf("a backlog of %.1f GB, 64 producers and a reader", backlog/1e9)
 		t.line(what+": anonymous memory, the most, MiB", "%.1f", "64", anonymous...)
 		t.line(what+": of it after opening, MiB", "%.1f", "", opened...)
+		t.line(what+": resident at most while opening, files included, MiB", "%.0f", "", peak...)
 		t.line(what+": file-backed pages, MiB", "%.0f", "", file...)
 		if err := os.RemoveAll(dir); err != nil {
 			return err

@@ -159,6 +159,9 @@ func measureLatency(o *options, t *table) error {
 	}
 	var f figures
 	for range o.rounds {
+		if err := r.queue.reopen(r.dir); err != nil {
+			return err
+		}
 		for _, s := range []subject{r.ring, r.queue} {
 			all, err := latencies(s, producers, o.time)
 			if err != nil {
@@ -201,6 +204,9 @@ func together(o *options, t *table, backlog uint64) error {
 		}
 		var alone, both, ratio []float64
 		for range o.rounds {
+			if err := q.reopen(dir); err != nil { // else the file is made smaller meanwhile, after a minute
+				return err
+			}
 			half := func() (float64, error) {
 				v, err := rate(q, producers, o.time/2)
 				q.drain(backlog)
