@@ -28,7 +28,7 @@ func diskFaults() map[string]disk.Fault {
 		"EIO at each sync":                     {Kinds: disk.Sync | disk.SyncDir, Count: 1, Err: syscall.EIO},
 		"EIO at each sync, and the cache goes": {Kinds: disk.Sync | disk.SyncDir, Count: 2, Err: syscall.EIO, Forget: true},
 		"ENOSPC at each write":                 {Kinds: disk.Write | disk.Resize | disk.Create, Count: 2, Err: syscall.ENOSPC},
-		"EIO at each read":                     {Kinds: disk.Read, Count: 1, Err: syscall.EIO},
+		"EIO at each read":                     {Kinds: disk.Read, Count: 2, Err: syscall.EIO}, // the kernel tries twice
 	}
 }
 
@@ -93,9 +93,13 @@ func (l *lab) failEach(mount, name string) error {
 		}
 		fault.Nth += stride
 		if fired == 0 {
-			return nil
+			break
 		}
 	}
+	if l.failures == 0 {
+		return fmt.Errorf("%s: the queue never noticed: the test shows little", name)
+	}
+	return nil
 }
 
 // failOnce runs the short program on a disk that is going to fail.
@@ -113,6 +117,8 @@ func (l *lab) failOnce(n int, dir string, fault disk.Fault) (fired int, err erro
 	if worked != nil {
 		worked = fmt.Errorf("%w, %+v", worked, l.store.Stats())
 	}
+	st := l.store.Stats()
+	l.failures += st.Failures + st.Rescues
 	closed := l.store.Close()
 	if fired, err = l.remote.Mend(); fired > 0 {
 		closed = nil // what it could not write was not promised

@@ -54,7 +54,7 @@ func (s *Store) swearIn(next about) error {
 
 // saveAbout commits what the file says of itself, at Open.
 func (s *Store) saveAbout() (err error) {
-	tx, err := s.db.Begin(true)
+	tx, err := begin(s.db, true)
 	if err != nil {
 		return err
 	}

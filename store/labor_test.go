@@ -62,13 +62,14 @@ const labDir = "data/queue"
 
 // lab is a store that is used, and what that needs.
 type lab struct {
-	ctx     context.Context
-	mark    func(text string) error
-	remote  *disk.Remote
-	random  *rand.Rand
-	store   *store.Store
-	cursors []*store.Cursor
-	trickle bool // only small records, which are not freed, so that there is something to fold
+	ctx      context.Context
+	mark     func(text string) error
+	remote   *disk.Remote
+	random   *rand.Rand
+	store    *store.Store
+	cursors  []*store.Cursor
+	failures uint64 // that the queue noticed
+	trickle  bool   // only small records, which are not freed, so that there is something to fold
 }
 
 func labSource(d int) store.SourceKey {

@@ -295,7 +295,7 @@ func (s *Store) examine() error {
 // load fills memory from the file.
 func (s *Store) load() (err error) {
 	defer recoverFault(debug.SetPanicOnFault(true), &err)
-	return s.db.View(func(tx *bolt.Tx) error {
+	return s.view(func(tx *bolt.Tx) error {
 		for _, step := range []func(*bolt.Tx) error{s.loadAbout, s.loadNames, s.loadCheckpoint, s.loadSegments, s.loadCursors, s.loadAges, s.loadMailbox} {
 			if err := step(tx); err != nil {
 				return err

@@ -68,7 +68,7 @@ func (s *Store) plan(g *group) *plan {
 // apply carries the plan out in one transaction of db. The transaction's id is
 // returned with an error, too.
 func (s *Store) apply(db *bolt.DB, p *plan) (txid int, err error) {
-	tx, err := db.Begin(true)
+	tx, err := begin(db, true)
 	if err != nil {
 		return 0, err
 	}

@@ -5,7 +5,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime/debug"
+	"sync/atomic"
 	"syscall"
+	"unsafe"
 
 	bolt "go.etcd.io/bbolt"
 )
@@ -17,13 +20,26 @@ import (
 // in the one before, which is closed only then.
 func (s *Store) view(fn func(*bolt.Tx) error) error {
 	s.swap.RLock()
-	tx, err := s.db.Begin(false)
+	tx, err := begin(s.db, false)
 	s.swap.RUnlock()
 	if err != nil {
 		return err
 	}
 	defer func() { _ = tx.Rollback() }()
 	return fn(tx)
+}
+
+// begin starts a transaction. bbolt reads its two meta pages in the map while it holds
+// locks that a fault would leave locked for ever. So they are touched before: what
+// can't be read is an error then. It holds no promise against a disk that fails in
+// the moment between.
+func begin(db *bolt.DB, writable bool) (tx *bolt.Tx, err error) {
+	defer recoverFault(debug.SetPanicOnFault(true), &err)
+	info := db.Info()
+	pages := *(*unsafe.Pointer)(unsafe.Pointer(&info.Data))
+	atomic.LoadUint32((*uint32)(pages)) // which the compiler does not leave out
+	atomic.LoadUint32((*uint32)(unsafe.Add(pages, info.PageSize)))
+	return db.Begin(writable)
 }
 
 // openFresh makes the file that is to replace the queue's. What it will hold takes
@@ -57,10 +73,15 @@ func (s *Store) adopt(t *transfer, p *plan, verify func(path string) error) (ren
 	if err := t.db.Update(s.nextGeneration); err != nil {
 		return false, err
 	}
-	t.db.NoSync, t.db.NoGrowSync = false, false // the commit syncs it all
+	// The sync is not left to the commit: when that fails, bbolt goes through a tree
+	// that may be garbage now, in a goroutine of its own, which crashes the process.
 	if _, err := s.apply(t.db, p); err != nil {
 		return false, err
 	}
+	if err := t.db.Sync(); err != nil {
+		return false, err
+	}
+	t.db.NoSync, t.db.NoGrowSync = false, false
 	fresh := s.path + freshSuffix
 	if verify != nil {
 		if err := verify(fresh); err != nil {

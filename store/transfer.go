@@ -96,7 +96,7 @@ func (t *transfer) complete() error {
 // and returns the rest of it. Those that are gone by now are left out.
 func (t *transfer) copy(src *bolt.Tx, list []segment, limit int64) (rest []segment, err error) {
 	defer recoverFault(debug.SetPanicOnFault(true), &err)
-	tx, err := t.db.Begin(true)
+	tx, err := begin(t.db, true)
 	if err != nil {
 		return nil, err
 	}
@@ -136,7 +136,7 @@ func (t *transfer) put(tx, src *bolt.Tx, seg segment) error {
 func (t *transfer) finish(src *bolt.Tx, trust bool) (err error) {
 	defer recoverFault(debug.SetPanicOnFault(true), &err)
 	list, _ := t.lacks()
-	tx, err := t.db.Begin(true)
+	tx, err := begin(t.db, true)
 	if err != nil {
 		return err
 	}
