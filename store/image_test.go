@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -10,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"pgregory.net/rapid"
 
 	"github.com/mcp-edge/edge-agent/store"
 )
@@ -213,4 +216,52 @@ func TestWhatWasDroppedAndAnnouncedIsNoFinding(t *testing.T) {
 	if found, survey := findings(t, b.dir); len(found) != 0 || survey.Records > 300 {
 		t.Errorf("%v %+v", found, survey)
 	}
+}
+
+func TestAFileDamagedAnywhereIsRefusedOrShownWithoutAFault(t *testing.T) {
+	b := newBed(t, store.Config{})
+	b.cursor(store.CursorConfig{})
+	b.start()
+	for i := range 20 {
+		b.minute("a", i)
+		b.add(b.source("b"), strings.Repeat("x", 100*i), "y")
+	}
+	b.stop()
+	path := filepath.Join(b.dir, store.FileName)
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	used := len(bytes.TrimRight(whole, "\x00"))
+	whole = whole[:min(len(whole), used+256<<10)] // the rest is room
+	if err := os.WriteFile(path, whole, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	wantFindings(t, b.dir)
+	rapid.Check(t, func(t *rapid.T) {
+		spoiled := bytes.Clone(whole)
+		for range rapid.IntRange(1, 4).Draw(t, "bytes") {
+			spoiled[rapid.IntRange(0, used-1).Draw(t, "at")] ^= rapid.Byte().Draw(t, "by")
+		}
+		if err := os.WriteFile(path, spoiled, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		i, err := store.OpenImage(b.dir)
+		if err != nil {
+			return // it says so
+		}
+		defer i.Close()
+		found := 0
+		survey, err := i.Check(context.Background(), func(store.Finding) { found++ }, nil)
+		if err == nil && survey.Records != 60 && found == 0 {
+			t.Fatalf("%d records and no finding", survey.Records)
+		}
+		for _, err := range i.Browse(context.Background(), store.Query{}) {
+			if err != nil {
+				return
+			}
+		}
+		_, _ = i.Count(context.Background(), 0, 0)
+		i.Stats()
+	})
 }
