@@ -22,6 +22,7 @@ type Queue interface {
 	Devices() []store.DeviceStats
 	Source(key store.SourceKey) (*store.Source, error)
 	Append(ctx context.Context, b store.Batch) (*store.Commit, error)
+	Flush(ctx context.Context) error
 }
 
 // Imported is what became of the lines of an import.
@@ -72,12 +73,18 @@ func Import(ctx context.Context, q Queue, own string, from io.Reader, patience t
 	for _, d := range q.Devices() {
 		im.last[d.Device] = d.Last
 	}
-	err := im.learn(ctx)
+	err := q.Flush(ctx) // what another import has just appended is seen, too
+	if err == nil {
+		err = im.learn(ctx)
+	}
 	if err == nil {
 		err = im.read(ctx, from)
 	}
 	if err != nil {
-		err = errors.Join(err, im.settle(ctx)) // what was counted is on disk
+		// What was counted is to be on disk, also when ctx has ended.
+		within, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+		defer cancel()
+		err = errors.Join(err, im.settle(within))
 		im.done.Stopped, im.done.Line = err.Error(), im.line
 	}
 	return im.done, err
@@ -238,12 +245,13 @@ func (im *importer) flush(ctx context.Context) error {
 	}
 	n := uint64(len(im.batch))
 	im.batch, im.bytes = im.batch[:0], 0
-	if err := im.settle(ctx); err != nil {
-		return err
-	}
+	before := im.commit
 	im.commit = commit
 	im.done.Stored += n
-	return nil
+	if before == nil {
+		return nil
+	}
+	return before.Wait(ctx)
 }
 
 func (im *importer) append(ctx context.Context, entries []store.Entry) (*store.Commit, error) {

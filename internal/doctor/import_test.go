@@ -1,8 +1,10 @@
 package doctor_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -194,4 +196,51 @@ func TestASetOfIdentitiesKnowsWhatWasAdded(t *testing.T) {
 			}
 		}
 	})
+}
+
+// cutReader ends a context when so many bytes are read.
+type cutReader struct {
+	io.Reader
+	left int
+	cut  func()
+}
+
+func (r *cutReader) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p[:min(len(p), 1000)])
+	if r.left -= n; r.left < 0 {
+		r.cut()
+	}
+	return n, err
+}
+
+func TestAnImportThatWasCutOffIsRepeatedWithoutARepeat(t *testing.T) {
+	s := queue(t)
+	var text strings.Builder
+	for n := range 3000 {
+		r := reading("boiler-1", n)
+		r.Agent, r.Epoch, r.Seq = "gw-02", 3, uint64(n+1)
+		text.Write(append(r.AppendExact(nil), '\n'))
+	}
+	cuts := 0
+	for _, part := range []int{5, 3, 2} {
+		ctx, cancel := context.WithCancel(t.Context())
+		result, err := doctor.Import(ctx, s, "gw-01", &cutReader{strings.NewReader(text.String()), text.Len() / part, cancel}, time.Second)
+		cancel()
+		if err != nil {
+			cuts++
+		}
+		if err != nil && (result.Stopped == "" || result.Stored+result.Known > 3000) {
+			t.Errorf("%+v %v", result, err)
+		}
+	}
+	imported(t, s, text.String())
+	list := bodies(t, s)
+	if len(list) != 3000 || cuts != 3 {
+		t.Fatalf("%d records after %d cuts", len(list), cuts)
+	}
+	for n := range list {
+		if !strings.Contains(list[n], fmt.Sprintf(" #%d.0 ", n+1)) {
+			t.Fatalf("record %d is %s", n, list[n])
+		}
+	}
 }
