@@ -83,7 +83,7 @@ func showStatus(out io.Writer, t *queueTarget, st *doctor.Status, now time.Time)
 	}
 	fmt.Fprintf(w, "stored\t%s, %s%s\n", counted(s.Records, "record"), sized(s.Bytes), ofLimit(s))
 	if s.Kept > 0 {
-		fmt.Fprintf(w, "kept\t%s of these, %s: delivered, and there for replay until others need the room\n", counted(s.Kept, "record"), sized(s.KeptBytes))
+		fmt.Fprintf(w, "kept\t%s of these, %s, are delivered and there for replay\n", counted(s.Kept, "record"), sized(s.KeptBytes))
 	}
 	free := ""
 	if s.Compaction.Free >= 1<<20 {
@@ -94,7 +94,7 @@ func showStatus(out io.Writer, t *queueTarget, st *doctor.Status, now time.Time)
 		fmt.Fprintf(w, "numbers\tanew since %s: %s\n", shortTime(s.Epoch.Since), plain(s.Epoch.Reason))
 	}
 	if st.Running {
-		showWork(w, st, now)
+		showWork(w, s)
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -113,13 +113,12 @@ func ofLimit(s *store.Stats) string {
 }
 
 // showWork is what the agent has done since it started.
-func showWork(w io.Writer, st *doctor.Status, now time.Time) {
-	s := &st.Store
-	if up := now.Sub(st.Started); up >= time.Minute {
-		fmt.Fprintf(w, "written\t%s to disk since the start, %s a day at that rate\n", sized(int64(s.Written)), sized(int64(float64(s.Written)*float64(24*time.Hour)/float64(up))))
-	} else {
-		fmt.Fprintf(w, "written\t%s to disk since the start\n", sized(int64(s.Written)))
+func showWork(w io.Writer, s *store.Stats) {
+	aDay := ""
+	if s.WrittenPerDay > 0 {
+		aDay = fmt.Sprintf(", lately %s a day", sized(int64(s.WrittenPerDay)))
 	}
+	fmt.Fprintf(w, "written\t%s to disk since the start%s\n", sized(int64(s.Written)), aDay)
 	if s.Damaged > 0 {
 		fmt.Fprintf(w, "damage\t%s could not be read since the start\n", counted(s.Damaged, "record"))
 	}
@@ -165,6 +164,27 @@ func showCursors(out io.Writer, t *queueTarget, st *doctor.Status, now time.Time
 	return w.Flush()
 }
 
+// showDropped says what a route has lost to the bounds of the queue.
+func showDropped(w io.Writer, c *store.CursorStats) {
+	var first, last time.Time
+	devices := make(map[string]bool)
+	records := uint64(0)
+	for _, d := range c.Dropped {
+		records += d.Records
+		devices[d.Agent+"/"+d.Device] = true
+		if first.IsZero() || d.First.Before(first) {
+			first = d.First
+		}
+		if d.Last.After(last) {
+			last = d.Last
+		}
+	}
+	if records > 0 {
+		fmt.Fprintf(w, "\n%s: %s of %s dropped since the start,\nfrom %s to %s\n",
+			plain(c.Name), counted(records, "record"), counted(uint64(len(devices)), "device"), shortTime(first), shortTime(last))
+	}
+}
+
 // showAdvice is what somebody should know or do.
 func showAdvice(out io.Writer, t *queueTarget, st *doctor.Status) error {
 	var text strings.Builder
@@ -176,13 +196,7 @@ func showAdvice(out io.Writer, t *queueTarget, st *doctor.Status) error {
 	}
 	for i := range st.Store.Cursors {
 		c := &st.Store.Cursors[i]
-		dropped := uint64(0)
-		for _, d := range c.Dropped {
-			dropped += d.Records
-		}
-		if dropped > 0 {
-			fmt.Fprintf(&text, "\n%s of %s were dropped since the start, for %s\n", counted(dropped, "record"), counted(uint64(len(c.Dropped)), "device"), plain(c.Name))
-		}
+		showDropped(&text, c)
 		if c.Held && (st.Running || t.file != nil) {
 			fmt.Fprintf(&text, "\n%s is no route of the configuration any more, and keeps what it has not\ndelivered. To give that up: edge-agent queue forget %s\n", plain(c.Name), plain(c.Name))
 		}
