@@ -89,52 +89,35 @@ func findMeta(f io.ReaderAt) (boltMeta, error) {
 	return boltMeta{}, err
 }
 
-// checkFile returns what is wrong with the file's structure, or else the pages that
-// it has looked at: those that bbolt will.
-func checkFile(f *os.File) (visited *pages, err error) {
+// checkFile returns what is wrong with the file's structure. The pages that it looks
+// at, which are those that bbolt will, are in the cache then.
+func checkFile(f *os.File) error {
 	info, err := f.Stat()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if info.Size() == 0 {
-		return nil, errors.New("it is empty")
+		return errors.New("it is empty")
 	}
 	m, err := findMeta(f)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if int64(m.pages)*m.pageSize > info.Size() {
-		return nil, fmt.Errorf("it is cut short: %d bytes are left of at least %d", info.Size(), int64(m.pages)*m.pageSize)
+		return fmt.Errorf("it is cut short: %d bytes are left of at least %d", info.Size(), int64(m.pages)*m.pageSize)
 	}
-	c := fileChecker{f: f, meta: m, seen: make([]uint64, m.pages/64+1), visited: pages{size: m.pageSize}}
-	if err := c.tree(m.root, nil, nil, 0); err != nil {
-		return nil, err
-	}
-	return &c.visited, nil
-}
-
-// pages of a file that will be read: the disk may fetch them all at a time, in
-// place of one after the other.
-type pages struct {
-	size int64
-	ids  []uint64
-}
-
-func (p *pages) prefetch(f *os.File) {
-	for _, id := range p.ids {
-		prefetch(f, int64(id)*p.size, p.size)
-	}
+	c := fileChecker{f: f, meta: m, seen: make([]uint64, m.pages/64+1)}
+	return c.tree(m.root, nil, nil, 0)
 }
 
 type fileChecker struct {
 	f    *os.File
 	meta boltMeta
 	seen []uint64 // a bit for each page
-
-	visited pages
 }
 
-// ahead has the disk fetch the pages that a page leads to.
+// ahead has the disk fetch all the pages that a page leads to, in place of one after
+// the other.
 func (c *fileChecker) ahead(ids []uint64) {
 	for _, id := range ids {
 		if id < c.meta.pages {
@@ -196,7 +179,6 @@ func (c *fileChecker) load(id uint64) (*page, error) {
 		}
 		c.seen[i/64] |= 1 << (i % 64)
 	}
-	c.visited.ids = append(c.visited.ids, id)
 	p.total = int(more+1) * len(p.b)
 	if more > 0 && ne.Uint16(p.b[10:]) > 1 {
 		p.b = make([]byte, p.total)

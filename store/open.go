@@ -280,15 +280,13 @@ func (s *Store) examine() error {
 		return err
 	}
 	defer f.Close()
-	visited, err := checkFile(f)
-	switch {
+	dropCache(f)
+	switch err := checkFile(f); {
 	case errors.Is(err, errNotBolt):
 		return fmt.Errorf("%w: %w", ErrForeign, err)
 	case err != nil:
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
-	dropCache(f)
-	visited.prefetch(f)
 	return nil
 }
 

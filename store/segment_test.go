@@ -116,7 +116,7 @@ func FuzzTheCheckOfAFile(f *testing.F) {
 			t.Fatal(err)
 		}
 		defer file.Close()
-		_, _ = checkFile(file)
+		_ = checkFile(file)
 	})
 }
 

@@ -59,8 +59,9 @@ func verifyOnDisk(path string) error {
 // dropCache forgets what is cached of a file that is not in use. Linux caches a
 // file in pieces as large as it was written or read, and counts (in /proc/pid/io)
 // a whole piece as written when one page of it is. What comes back into the cache
-// a page at a time is counted as it is.
+// a page at a time, by reads of f or a map, is counted as it is.
 func dropCache(f *os.File) {
+	_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_RANDOM)
 	_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
 }
 
