@@ -124,8 +124,7 @@ func (s *Store) Compact(ctx context.Context) error {
 // measureFile finds out whether it is worth it, after a commit.
 func (s *Store) measureFile() {
 	c := &s.compact
-	st := s.db.Stats()
-	c.stats.Free = int64(st.FreePageN+st.PendingPageN) * s.pageSize()
+	c.stats.Free = int64(s.db.Stats().FreeAlloc) // without a look at the map, which may fault
 	switch worth := c.stats.Free >= s.live+s.mail.bytes+compactSlack; {
 	case !worth:
 		c.since = time.Time{}
