@@ -57,9 +57,13 @@ func (t *queueTarget) run(errs errorWriter) (*store.Store, func() error, error) 
 	if err != nil {
 		return nil, nil, t.explain(err)
 	}
+	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- s.Run(context.Background()) }()
-	return s, func() error { return errors.Join(s.Close(), <-ended) }, nil
+	go func() { ended <- s.Run(ctx) }()
+	return s, func() error {
+		cancel() // and not Close, which Run must not begin behind
+		return errors.Join(<-ended, s.Close())
+	}, nil
 }
 
 type queueForgetCommand struct {
