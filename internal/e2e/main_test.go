@@ -284,6 +284,7 @@ type reading struct {
 	Quality string                  `json:"quality"`
 	Values  map[string]json.Number  `json:"values"`
 	Payload []byte                  `json:"payload"`
+	Resent  bool                    `json:"resent"`
 	Gap     *struct{ Count uint64 } `json:"gap"`
 }
 
