@@ -172,8 +172,10 @@ func (m *model) check(t *rapid.T) {
 
 func TestItDoesWhatAListInMemoryWouldDo(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
+		// What is kept makes no difference to a cursor.
+		keep := rapid.SampledFrom([]time.Duration{0, time.Hour}).Draw(r, "keep")
 		m := &model{
-			b:    &bed{TB: t, dir: t.TempDir(), cfg: store.Config{MaxSize: 64 << 20, CommitDelay: time.Millisecond}},
+			b:    &bed{TB: t, dir: t.TempDir(), cfg: store.Config{MaxSize: 64 << 20, CommitDelay: time.Millisecond, Keep: keep}},
 			seqs: make(map[string]uint64), channel: make(map[string]uint64),
 			cursors: []*modelCursor{{name: "1"}, {name: "2", device: "a"}, {name: "3", device: "c"}},
 		}

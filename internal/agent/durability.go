@@ -78,13 +78,19 @@ func (a *Agent) sink(set ...string) sink {
 }
 
 // level tells where what MCP peers publish goes: by the level of the device that a
-// peer is known as, or by that of the listener or link.
+// peer is known as, or by that of the listener or link. It is nil if all is "sync".
 func (a *Agent) level(shared string, devices []*config.Device) mcp.Level {
-	levels := make(map[string]store.Durability)
+	var levels map[string]store.Durability
 	for _, d := range devices {
 		if d.Durability != "" {
+			if levels == nil {
+				levels = make(map[string]store.Durability)
+			}
 			levels[d.ID] = store.Durability(d.Durability)
 		}
+	}
+	if shared == "" && levels == nil {
+		return nil
 	}
 	return func(sender string) (mcp.Queue, bool) {
 		level := cmp.Or(levels[sender], durability(store.Sync, shared))

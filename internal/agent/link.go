@@ -206,9 +206,14 @@ func (a *Agent) buildMCP(c *config.Link, d dialer) (line, error) {
 		link.Anonymous = devices[0].ID
 	}
 	link.Level = a.level(c.Durability, a.devicesOn(c.Name))
-	link.Sinks = make(map[string]mcp.Sink)
 	for _, device := range a.devicesOn(c.Name) {
-		link.Sinks[device.ID] = a.sink(device.Durability, c.Durability)
+		if device.Durability == "" {
+			continue
+		}
+		if link.Sinks == nil {
+			link.Sinks = make(map[string]mcp.Sink)
+		}
+		link.Sinks[device.ID] = a.sink(device.Durability)
 	}
 	l, err := mcp.NewLink(d.Dialer, link, a.store, a.sink(c.Durability), a.clock.Now, d.log)
 	if err != nil {
