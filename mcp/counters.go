@@ -12,6 +12,7 @@ type Counters struct {
 	Publishes atomic.Uint64 // PUBLISH frames taken
 	Records   atomic.Uint64 // in them, without repeats
 	Repeats   atomic.Uint64 // records that were there already
+	SetBacks  atomic.Uint64 // channels whose sender published again what it had just been told is safe
 	Holes     atomic.Uint64 // PUBLISH frames that came although something before them is missing
 
 	// Where datagrams are the messages.

@@ -190,7 +190,7 @@ func (s *Session) openChannels(names []string, known map[string]*inbound) (map[s
 		}
 		c := known[name]
 		if c == nil {
-			c = &inbound{name: name, received: safe, safe: safe}
+			c = &inbound{name: name, received: safe, safe: safe, told: safe}
 		}
 		in[name] = c
 		s.mu.Lock()

@@ -11,6 +11,7 @@ type inbound struct {
 	name     string
 	received uint64 // highest number handed to the handler
 	safe     uint64 // highest number that is on disk
+	told     uint64 // safe when the session began, as the peer has heard; 0: it hasn't, or was set back
 	ackDue   bool
 	ask      []span // is missing, to be said in the next ACK; to 0: all behind from, too
 
@@ -171,6 +172,9 @@ func (s *Session) admit(c *inbound, p *Publish) (bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.peer.Anonymous {
+		if s.info.Reliable && p.First() <= c.told {
+			s.setBack(c, p.First())
+		}
 		switch {
 		case p.Last() <= c.received:
 			s.repeated(c, p)
@@ -201,6 +205,15 @@ func (s *Session) repeated(c *inbound, p *Publish) {
 	}
 	c.ackDue = true
 	s.wake()
+}
+
+// setBack reports a peer that does not know its own numbers. The caller holds mu.
+func (s *Session) setBack(c *inbound, published uint64) {
+	s.cfg.Counters.SetBacks.Add(1)
+	if h, ok := s.handler.(SetBackHandler); ok {
+		h.SetBack(c.name, c.told, published)
+	}
+	c.told = 0 // once is enough
 }
 
 // nameHole asks for what is missing on a link that loses nothing, where it is

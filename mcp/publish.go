@@ -90,6 +90,9 @@ func (p *Publish) check() error {
 	return nil
 }
 
+// First is the number of the first record.
+func (p *Publish) First() uint64 { return p.number(0) }
+
 // Last is the number of the last record.
 func (p *Publish) Last() uint64 {
 	if len(p.numbers) > 0 {

@@ -121,6 +121,16 @@ type Handler interface {
 	Request(ctx context.Context, r Request) Response
 }
 
+// SetBackHandler is a Handler that wants to know of a peer that does not know what it
+// has sent: though it was told at the beginning of the session that a channel is safe
+// up to a number, it publishes numbers up to that again. A peer that was restored
+// from a copy does, and what it means by them is not what is stored: it is dropped
+// as a repeat, and the peer ought to have begun a new epoch. It is called once for each
+// channel of a session, and must not wait.
+type SetBackHandler interface {
+	SetBack(channel string, safe, published uint64)
+}
+
 // Commit is the way of published records to the disk.
 type Commit interface {
 	// Done is closed when they are safe, or have failed to become so.

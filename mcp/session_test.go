@@ -354,6 +354,46 @@ func TestRepeatsAreAcknowledgedAndDropped(t *testing.T) {
 	})
 }
 
+// watchful notes what it is told of peers that were set back.
+type watchful struct {
+	*receiver
+	said []string
+}
+
+func (w *watchful) SetBack(channel string, safe, published uint64) {
+	w.said = append(w.said, fmt.Sprint(channel, " ", safe, " ", published))
+}
+
+func TestASenderThatKnowsLessThanItHasSentIsReportedOnce(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w, counters := &watchful{receiver: newReceiver()}, new(mcp.Counters)
+		w.safe["main"] = 5 // from sessions before
+		r := newRaw(t, mcp.Config{Counters: counters}, w)
+		r.say(mcp.CommandPublish, publishing(2, 3, 4))
+		r.expectAck(mcp.Position{Channel: "main", Number: 5})
+		r.say(mcp.CommandPublish, publishing(4, 5, 6))
+		r.expectAck(mcp.Position{Channel: "main", Number: 6})
+		if !same(w.said, []string{"main 5 3"}) || counters.SetBacks.Load() != 1 {
+			t.Errorf("%q, %d", w.said, counters.SetBacks.Load())
+		}
+	})
+}
+
+func TestASenderThatGoesOnIsNotReported(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := &watchful{receiver: newReceiver()}
+		w.safe["main"] = 5
+		r := newRaw(t, mcp.Config{}, w)
+		r.say(mcp.CommandPublish, publishing(5, 6, 7))
+		r.expectAck(mcp.Position{Channel: "main", Number: 7})
+		r.say(mcp.CommandPublish, publishing(5, 6, 7)) // a repeat of what came in this session
+		r.expectAck(mcp.Position{Channel: "main", Number: 7})
+		if len(w.said) > 0 {
+			t.Errorf("%q", w.said)
+		}
+	})
+}
+
 func TestAHoleIsRefusedAndAskedForOnce(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		sh := newReceiver()

@@ -23,16 +23,20 @@ type about struct {
 	// counts its transactions anew in each.
 	generation uint64
 	witnessed  bool // a witness was made for it, and is on disk
-
-	sealed bool // found with its checksum; false for a file of before there was one
+	sums       bool // the values that should have sums have them
 }
 
 // Its form in the file, little-endian, under stateKey. The format and the epoch
 // stand under keys of their own, too, where programs of before look for them.
 //
 //	CRC-32C of the rest u32, format u32, epoch u64, epoch before u64,
-//	generation u64, since u64 (nanoseconds), witnessed u8, reason
-const aboutSize = 41
+//	generation u64, since u64 (nanoseconds), flags u8, reason
+const (
+	aboutSize = 41
+
+	flagWitnessed = 0x01
+	flagSums      = 0x02
+)
 
 func (a *about) encode() []byte {
 	le := binary.LittleEndian
@@ -42,11 +46,14 @@ func (a *about) encode() []byte {
 	b = le.AppendUint64(b, uint64(a.previous))
 	b = le.AppendUint64(b, a.generation)
 	b = le.AppendUint64(b, uint64(nanos(a.since)))
-	witnessed := byte(0)
+	flags := byte(0)
 	if a.witnessed {
-		witnessed = 1
+		flags |= flagWitnessed
 	}
-	b = append(append(b, witnessed), a.reason...)
+	if a.sums {
+		flags |= flagSums
+	}
+	b = append(append(b, flags), a.reason...)
 	le.PutUint32(b, checksum(b[4:]))
 	return b
 }
@@ -58,7 +65,8 @@ func decodeAbout(b []byte) (a about, version uint32, ok bool) {
 	}
 	a = about{
 		epoch: record.Epoch(le.Uint64(b[8:])), previous: record.Epoch(le.Uint64(b[16:])), generation: le.Uint64(b[24:]),
-		since: fromNanos(int64(le.Uint64(b[32:]))), witnessed: b[40] != 0, reason: string(b[aboutSize:]), sealed: true,
+		since: fromNanos(int64(le.Uint64(b[32:]))), witnessed: b[40]&flagWitnessed != 0, sums: b[40]&flagSums != 0,
+		reason: string(b[aboutSize:]),
 	}
 	return a, le.Uint32(b[4:]), true
 }
@@ -72,6 +80,15 @@ func (a *about) put(tx *bolt.Tx) error {
 		b.Put([]byte(stateKey), a.encode()),
 	)
 }
+
+// newerError is ErrNewer and says which.
+type newerError struct{ format uint32 }
+
+func (e *newerError) Error() string {
+	return fmt.Sprintf("%v: its format is %d, this one knows %d", ErrNewer, e.format, format)
+}
+
+func (e *newerError) Is(target error) bool { return target == ErrNewer }
 
 // readAbout fails with ErrForeign, ErrNewer or ErrDamaged.
 func readAbout(tx *bolt.Tx) (a about, err error) {
@@ -87,7 +104,7 @@ func readAbout(tx *bolt.Tx) (a about, err error) {
 	a, sealedVersion, ok := decodeAbout(state)
 	switch {
 	case v > format && (!ok || sealedVersion > format):
-		return a, fmt.Errorf("%w: its format is %d, this one knows %d", ErrNewer, v, format)
+		return a, &newerError{v}
 	case len(epoch) != 8 || binary.LittleEndian.Uint64(epoch) == 0:
 		return a, fmt.Errorf("%w: its epoch is missing", ErrDamaged)
 	case ok && (sealedVersion != v || uint64(a.epoch) != binary.LittleEndian.Uint64(epoch)), state != nil && !ok:

@@ -49,7 +49,9 @@ type boltMeta struct {
 // readMeta reads the meta page at an offset.
 func readMeta(f io.ReaderAt, offset int64) (m boltMeta, err error) {
 	b := make([]byte, pageHeader+metaSize)
-	if _, err := f.ReadAt(b, offset); err != nil {
+	if _, err := f.ReadAt(b, offset); isDiskError(err) {
+		return m, err
+	} else if err != nil {
 		return m, errNotBolt
 	}
 	b = b[pageHeader:]
@@ -111,7 +113,7 @@ func checkFile(f *os.File) error {
 }
 
 type fileChecker struct {
-	f    *os.File
+	f    io.ReaderAt
 	meta boltMeta
 	seen []uint64 // a bit for each page
 }
@@ -119,9 +121,13 @@ type fileChecker struct {
 // ahead has the disk fetch all the pages that a page leads to, in place of one after
 // the other.
 func (c *fileChecker) ahead(ids []uint64) {
+	f, ok := c.f.(*os.File)
+	if !ok {
+		return
+	}
 	for _, id := range ids {
 		if id < c.meta.pages {
-			prefetch(c.f, int64(id)*c.meta.pageSize, c.meta.pageSize)
+			prefetch(f, int64(id)*c.meta.pageSize, c.meta.pageSize)
 		}
 	}
 }

@@ -20,6 +20,8 @@
 //     the configuration says: Append waits, or the oldest records go.
 //   - What is put into the [Mailbox] survives like a record, and has room when
 //     the queue is full.
+//   - A damaged file stops nothing: what is readable is taken over, the file is moved
+//     aside, and a [Report] says what it held.
 //   - A full or failing disk loses nothing: the commit under way is tried again
 //     until it works, and nothing is acknowledged meanwhile.
 //
@@ -55,6 +57,9 @@
 //	now.cursor     name ▶ acknowledged position and lag
 //	now.gap        name ▶ what the cursor still has to be told is missing
 //	now.mailbox    key ▶ CRC-32C of key and value, value; made by the first Put
+//
+// Values of dict.channel, dict.source, now.cursor and now.gap are followed by their
+// checksum: see sum.go.
 //
 //	segment   header │ record │ record │ … │ marks
 //	header    checksum, lengths, count, first position, oldest time

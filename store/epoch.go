@@ -10,16 +10,21 @@ import (
 
 // hearWitness compares the file with its witness, at Open, and begins a new epoch
 // if they disagree. A file of before there were witnesses gets one.
-func (s *Store) hearWitness() error {
+//
+// repair: a file that lacks its last commits is an error, *rolledBack: they may
+// still be in its old pages.
+func (s *Store) hearWitness(repair bool) error {
 	dir := filepath.Dir(s.path)
 	h, err := s.witness.hear(dir)
 	if err != nil {
 		return fmt.Errorf("reading %s: %w", WitnessName, err)
 	}
 	switch reason, lost := h.contradicts(&s.about, s.txid, s.end); {
+	case reason != "" && repair && h.behind(&s.about, s.txid):
+		return &rolledBack{reason: reason, txid: s.txid, end: s.end}
 	case reason != "":
 		return s.beginEpoch(reason, lost)
-	case !h.found || !s.about.witnessed:
+	case !h.found || !s.about.witnessed || !s.about.sums:
 		return s.swearIn(s.about)
 	case h.epoch != s.about.epoch:
 		// A power cut came before it was on disk.
@@ -60,6 +65,12 @@ func (s *Store) saveAbout() (err error) {
 	}
 	defer rollback(tx, &err)
 	txid := uint64(tx.ID()) // which a transaction that has ended does not tell
+	if !s.about.sums {
+		if err := addSums(tx); err != nil {
+			return fmt.Errorf("adding checksums: %w", err)
+		}
+		s.about.sums = true
+	}
 	if err := errors.Join(s.about.put(tx), s.disk.commit(tx)); err != nil {
 		return fmt.Errorf("writing what the file says of itself: %w", err)
 	}
@@ -97,12 +108,14 @@ func (s *Store) countPast() {
 func (s *Store) notice(text string) { s.notices = append(s.notices, text) }
 
 // forgetWitness is for a new queue: it says so when there has been one.
-func (s *Store) forgetWitness() error {
+func (s *Store) forgetWitness(reason string) error {
 	path := filepath.Join(filepath.Dir(s.path), WitnessName)
 	if _, err := os.Stat(path); err != nil {
 		return nil //nolint:nilerr // there is none, or hearWitness will say what is wrong
 	}
-	s.notice("the queue's file was missing though its witness " + WitnessName + " is there: a new queue has begun, in a new epoch")
-	s.log.Error("the queue's file is missing though its witness is there: records may be lost; a new queue begins, in a new epoch", "file", s.path)
+	if reason == "" {
+		s.notice("the queue's file was missing though its witness " + WitnessName + " is there: a new queue has begun, in a new epoch")
+		s.log.Error("the queue's file is missing though its witness is there: records may be lost; a new queue begins, in a new epoch", "file", s.path)
+	}
 	return os.Remove(path)
 }

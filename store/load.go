@@ -8,8 +8,19 @@ import (
 	bolt "go.etcd.io/bbolt"
 )
 
+// forEach goes through a bucket whose values have sums.
+func (s *Store) forEach(tx *bolt.Tx, bucket string, each func(k, v []byte) error) error {
+	return tx.Bucket([]byte(bucket)).ForEach(func(k, v []byte) error {
+		value, ok := unsum(bucket, k, v, !s.about.sums)
+		if !ok {
+			return fmt.Errorf("%w: the checksum of %q in %s is wrong", ErrDamaged, k, bucket)
+		}
+		return each(k, value)
+	})
+}
+
 func (s *Store) loadNames(tx *bolt.Tx) error {
-	err := tx.Bucket([]byte(sourceBucket)).ForEach(func(k, v []byte) error {
+	err := s.forEach(tx, sourceBucket, func(k, v []byte) error {
 		key, ok := decodeSource(v)
 		if !ok || len(k) != 4 || binary.BigEndian.Uint32(k) != uint32(len(s.ids.byID)) {
 			return fmt.Errorf("%w: the name of source %x can't be read", ErrDamaged, k)
@@ -20,7 +31,7 @@ func (s *Store) loadNames(tx *bolt.Tx) error {
 	if err != nil {
 		return err
 	}
-	return tx.Bucket([]byte(channelBucket)).ForEach(func(k, v []byte) error {
+	return s.forEach(tx, channelBucket, func(k, v []byte) error {
 		key, ok := decodeChannel(v)
 		if !ok || len(k) != 4 {
 			return fmt.Errorf("%w: the name of channel %x can't be read", ErrDamaged, k)
@@ -72,6 +83,9 @@ func (s *Store) loadSegments(tx *bolt.Tx) error {
 	for at := findSegment(tx, 0); at.found(); at.next() {
 		value := at.value()
 		h, ok := parseHeader(value)
+		if value == nil || ok && h.first != at.first() {
+			return fmt.Errorf("%w: the records at position %d are not where they belong", ErrDamaged, at.first())
+		}
 		seg := segment{first: at.first(), bytes: int64(len(value)), oldest: h.oldest, apart: !ok}
 		w := at.walk(uint32(len(s.ids.byID)))
 		seg.last = w.last
@@ -136,15 +150,22 @@ func (s *Store) carryOnMarks(b []byte, sum uint32, byID map[uint32]*Channel) {
 
 // loadCursors takes up all cursors as held, until they are opened.
 func (s *Store) loadCursors(tx *bolt.Tx) error {
-	gaps := tx.Bucket([]byte(gapBucket))
-	return tx.Bucket([]byte(cursorBucket)).ForEach(func(k, v []byte) error {
+	gaps := make(map[string][]byte)
+	err := s.forEach(tx, gapBucket, func(k, v []byte) error {
+		gaps[string(k)] = v
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return s.forEach(tx, cursorBucket, func(k, v []byte) error {
 		c := &Cursor{store: s, name: string(k), held: true, saved: slices.Clone(v)}
 		if len(v) != savedSize {
 			return fmt.Errorf("%w: the place of cursor %s can't be read", ErrDamaged, k)
 		}
 		c.acked = min(binary.LittleEndian.Uint64(v), s.end)
 		var ok bool
-		if c.missing, ok = decodeMissing(gaps.Get(k), uint32(len(s.ids.byID))); !ok {
+		if c.missing, ok = decodeMissing(gaps[c.name], uint32(len(s.ids.byID))); !ok {
 			return fmt.Errorf("%w: the gaps of cursor %s can't be read", ErrDamaged, k)
 		}
 		s.cursors[c.name] = c

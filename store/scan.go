@@ -28,7 +28,8 @@ type scan struct {
 	used   int      // bytes of bodies in this run
 	damage damage
 
-	place place
+	place   place
+	guesses int // in this run
 }
 
 // damage counts records that can't be read.
@@ -50,7 +51,7 @@ func (sc *scan) plan(c *Cursor, limit uint64, maxRecords, maxBytes int) {
 	sc.limit, sc.pos = max(limit, c.read), c.read
 	sc.takes, sc.byID = c.takes, c.store.ids.byID
 	sc.records, sc.bytes = maxRecords, int(min(uint64(max(maxBytes, 1)), c.maxFlight()))
-	sc.sizes, sc.used, sc.damage = sc.sizes[:0], 0, damage{}
+	sc.sizes, sc.used, sc.damage, sc.guesses = sc.sizes[:0], 0, damage{}, 0
 }
 
 // lose makes the next scan look for its place anew.
@@ -102,7 +103,7 @@ func (sc *scan) readSegment(at *segmentCursor, dst []Item) []Item {
 		}
 		if what == stepDamaged {
 			sc.damage.records += lost
-			if e.source == 0 || e.gap || lost != 1 {
+			if e.source == 0 || e.gap || lost != 1 || sc.contradicted(at, &e, w.pos) {
 				sc.damage.unknown += lost
 				continue
 			}
@@ -117,6 +118,30 @@ func (sc *scan) readSegment(at *segmentCursor, dst []Item) []Item {
 	here.pos, here.left = w.pos, len(w.rest)
 	sc.place = here
 	return dst
+}
+
+// maxGuesses bounds how often a run looks through a segment for what speaks against
+// a guess.
+const maxGuesses = 16
+
+// contradicted tells whether the segment's other records speak against what a
+// damaged one seems to be: a device's numbers rise.
+func (sc *scan) contradicted(at *segmentCursor, guess *envelope, position uint64) bool {
+	if sc.guesses++; sc.guesses > maxGuesses || int(guess.source) >= len(sc.byID) {
+		return true
+	}
+	device := sc.byID[guess.source].device
+	w := at.walk(uint32(len(sc.byID)))
+	var e envelope
+	for {
+		switch what, _ := w.next(&e); {
+		case what == stepEnd:
+			return false
+		case what == stepDamaged || e.gap || int(e.source) >= len(sc.byID) || sc.byID[e.source].device != device:
+		case w.pos < position && e.seq >= guess.seq, w.pos > position && e.seq <= guess.seq:
+			return true
+		}
+	}
 }
 
 func (sc *scan) item(position uint64, e *envelope, damaged bool) Item {
@@ -145,7 +170,11 @@ var errFault = errors.New("reading the queue file failed, the disk may be failin
 // what SetPanicOnFault said before.
 func recoverFault(panicOnFault bool, err *error) {
 	debug.SetPanicOnFault(panicOnFault)
-	if r := recover(); r != nil {
+	switch r := recover().(type) {
+	case nil:
+	case interface{ Addr() uintptr }: // a fault of the memory map
 		*err = fmt.Errorf("%w: %v", errFault, r)
+	default:
+		*err = fmt.Errorf("%w: %w: %v", errFault, ErrDamaged, r)
 	}
 }

@@ -48,7 +48,10 @@ func (h *header) put(b []byte) {
 
 // parseHeader reports false for a header that is damaged or does not fit its
 // segment.
-func parseHeader(b []byte) (h header, ok bool) {
+func parseHeader(b []byte) (h header, ok bool) { return parseHeaderOf(b, int64(len(b))) }
+
+// parseHeaderOf does so for a segment of size bytes, of which b are the first.
+func parseHeaderOf(b []byte, size int64) (h header, ok bool) {
 	le := binary.LittleEndian
 	if len(b) < headerSize || le.Uint32(b) != checksum(b[4:headerSize]) {
 		return h, false
@@ -57,7 +60,7 @@ func parseHeader(b []byte) (h header, ok bool) {
 		records: le.Uint32(b[4:]), count: le.Uint32(b[8:]), marks: le.Uint32(b[12:]), marksum: le.Uint32(b[16:]),
 		first: le.Uint64(b[20:]), oldest: int64(le.Uint64(b[28:])),
 	}
-	return h, h.count > 0 && uint64(len(b)) == headerSize+uint64(h.records)+uint64(h.marks)
+	return h, h.count > 0 && uint64(size) == headerSize+uint64(h.records)+uint64(h.marks)
 }
 
 // envelope is a record as it stands in a segment.

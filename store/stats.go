@@ -56,6 +56,9 @@ type Stats struct {
 	Notices    []string        `json:"notices,omitempty"`
 	Compaction CompactionStats `json:"compaction"`
 
+	// Aside are the files that stood in the queue's place and could not be used.
+	Aside []AsideFile `json:"aside,omitempty"`
+
 	Cursors []CursorStats `json:"cursors"` // by name
 }
 
@@ -160,6 +163,7 @@ func (s *Store) Stats() Stats {
 	st.WrittenPerDay = s.stats.wear.perDay(time.Now(), s.stats.written)
 	st.State, st.Reason, st.Since = s.state()
 	st.Epoch, st.Notices = s.about.stats(), s.notices
+	st.Aside = s.aside
 	st.FileBytes = s.size()
 	st.Compaction = s.compact.stats
 	st.Compaction.Running = s.compact.run != nil

@@ -41,6 +41,7 @@ type Store struct {
 
 	about   about    // changed by Open, and by the writer its generation
 	notices []string // what happened at Open that somebody should know
+	aside   []AsideFile
 
 	mu       sync.Mutex
 	ids      identities

@@ -157,6 +157,12 @@ func (h *hearing) contradicts(a *about, txid, end uint64) (reason string, lost u
 	return "", 0
 }
 
+// behind tells whether the file lacks commits that it had itself: it is not another
+// one.
+func (h *hearing) behind(a *about, txid uint64) bool {
+	return h.ok && !h.self.differs(h.now) && h.epoch == a.epoch && h.generation == a.generation && h.txid > txid
+}
+
 func lag(end, witnessed uint64) uint64 {
 	if witnessed > end {
 		return witnessed - end

@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -37,7 +38,7 @@ func expectEpoch(t *testing.T, b *bed, before record.Epoch, reason string) {
 	switch {
 	case reason == "" && (b.Epoch() != before || len(st.Notices) > 0 || st.Epoch.Reason != ""):
 		t.Errorf("the epoch was %s and is %s: %+v, %q", before, b.Epoch(), st.Epoch, st.Notices)
-	case reason != "" && (b.Epoch() == before || len(st.Notices) != 1 || !strings.Contains(st.Epoch.Reason, reason) || st.Epoch.Previous != before.String()):
+	case reason != "" && (b.Epoch() == before || len(st.Notices) == 0 || !strings.Contains(st.Epoch.Reason, reason) || st.Epoch.Previous != before.String()):
 		t.Errorf("the epoch was %s and is %s: %+v, %q", before, b.Epoch(), st.Epoch, st.Notices)
 	}
 }
@@ -217,7 +218,8 @@ func flipNewestMeta(t *testing.T, path string) {
 	})
 }
 
-// The file of a version that knew no witness has neither it nor the key "state".
+// The file of a version that knew no witness has neither it, nor the key "state", nor
+// checksums behind names and places.
 func TestAFileOfBeforeThereWereWitnessesGetsOne(t *testing.T) {
 	b := newBed(t, store.Config{})
 	epoch := b.Epoch()
@@ -226,7 +228,16 @@ func TestAFileOfBeforeThereWereWitnessesGetsOne(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = db.Update(func(tx *bolt.Tx) error { return tx.Bucket([]byte("about")).Delete([]byte("state")) })
+	err = db.Update(func(tx *bolt.Tx) error {
+		for _, name := range []string{"dict.source", "dict.channel", "now.cursor", "now.gap"} {
+			bucket := tx.Bucket([]byte(name))
+			err := bucket.ForEach(func(k, v []byte) error { return bucket.Put(k, bytes.Clone(v[:len(v)-4])) })
+			if err != nil {
+				return err
+			}
+		}
+		return tx.Bucket([]byte("about")).Delete([]byte("state"))
+	})
 	if err := errors.Join(err, db.Close(), os.Remove(filepath.Join(b.dir, store.WitnessName))); err != nil {
 		t.Fatal(err)
 	}

@@ -85,6 +85,12 @@ func (s sampler) store(st store.Stats) {
 	if !st.Epoch.Since.IsZero() {
 		s.gauge("edge_agent_store_epoch_start_timestamp_seconds", "When the epoch of this queue began, as Unix time.", float64(st.Epoch.Since.Unix()))
 	}
+	aside := int64(0)
+	for _, f := range st.Aside {
+		aside += f.Bytes
+	}
+	s.gauge("edge_agent_store_aside_files", "Files that stood in the queue's place, could not be used, and were moved aside.", float64(len(st.Aside)))
+	s.gauge("edge_agent_store_aside_bytes", "Bytes of them.", float64(aside))
 	s.gauge("edge_agent_store_notices", "What was found at the last start that somebody should look after: see the status.", float64(len(st.Notices)))
 	s.compaction(st.Compaction)
 	for _, c := range st.Cursors {
@@ -203,6 +209,7 @@ func (s sampler) listener(l Listener) {
 	s.counter("edge_agent_listener_bad_frames_total", "Frames that were none.", l.BadFrames, "listener", l.Name)
 	s.counter("edge_agent_listener_records_total", "Records published.", l.Records, "listener", l.Name)
 	s.counter("edge_agent_listener_repeats_total", "Records that came again and were dropped.", l.Repeats, "listener", l.Name)
+	s.counter("edge_agent_listener_set_backs_total", "Channels whose sender published again what it had just been told is safe: it was restored from a copy, perhaps.", l.SetBacks, "listener", l.Name)
 	s.counter("edge_agent_listener_holes_total", "Publications that came before those they follow.", l.Holes, "listener", l.Name)
 	s.counter("edge_agent_listener_lost_total", "Best-effort records that never came.", l.Lost, "listener", l.Name)
 	for reason, n := range l.Refused {

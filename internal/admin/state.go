@@ -83,9 +83,10 @@ type Listener struct {
 	Replaced    uint64 `json:"replaced"`   // sessions whose sender has connected anew
 	BadFrames   uint64 `json:"bad_frames"`
 	Records     uint64 `json:"records"`
-	Repeats     uint64 `json:"repeats"` // records that were there already
-	Holes       uint64 `json:"holes"`   // publications that came before those they follow
-	Lost        uint64 `json:"lost"`    // best-effort records that never came
+	Repeats     uint64 `json:"repeats"`   // records that were there already
+	SetBacks    uint64 `json:"set_backs"` // channels whose sender published again what it had just been told is safe
+	Holes       uint64 `json:"holes"`     // publications that came before those they follow
+	Lost        uint64 `json:"lost"`      // best-effort records that never came
 	// Refused counts what was refused, by the reason: at a limit, without a
 	// proof, out of place.
 	Refused map[string]uint64 `json:"refused"`

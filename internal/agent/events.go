@@ -22,7 +22,7 @@ func modbusEvents(c modbus.Counters) map[string]uint64 {
 
 func mcpEvents(s mcp.LinkStats) map[string]uint64 {
 	return map[string]uint64{
-		"publishes": s.Publishes, "records": s.Records, "repeats": s.Repeats, "holes": s.Holes,
+		"publishes": s.Publishes, "records": s.Records, "repeats": s.Repeats, "set_backs": s.SetBacks, "holes": s.Holes,
 		"bad_frames": s.BadFrames + s.Resync.BadFrames, "skipped_bytes": s.Resync.SkippedBytes, "ignored_frames": s.Resync.Ignored,
 		"lost": s.Lost, "foreign_datagrams": s.Foreign, "hello_timeouts": s.HelloTimeouts, "frame_timeouts": s.FrameTimeouts,
 		"heartbeats_missed": s.HeartbeatsMissed, "window_exceeded": s.WindowExceeded,

@@ -113,7 +113,7 @@ func (l *listener) state() admin.Listener {
 	return admin.Listener{
 		Name: l.name, Endpoint: l.socket.Endpoint(), Connections: s.Connections, Handshakes: s.Handshakes,
 		Accepted: s.Accepted, Reconnects: s.Reconnects, Replaced: s.Replaced, BadFrames: s.BadFrames, Records: s.Records, Repeats: s.Repeats,
-		Holes: s.Holes, Lost: s.Lost, Refused: l.refused(s),
+		SetBacks: s.SetBacks, Holes: s.Holes, Lost: s.Lost, Refused: l.refused(s),
 	}
 }
 

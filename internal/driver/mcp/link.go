@@ -247,6 +247,7 @@ type LinkStats struct {
 	Publishes uint64
 	Records   uint64
 	Repeats   uint64
+	SetBacks  uint64 // channels whose sender published again what it had just been told is safe
 	Holes     uint64
 	Lost      uint64 // best-effort records that never came
 	Foreign   uint64 // datagrams without the session's cookie
@@ -265,7 +266,7 @@ func (l *Link) Stats() LinkStats {
 	stats := LinkStats{
 		State: mcp.Closed, Reason: l.reason, Since: l.since, Resync: l.resyncStats(),
 		BadFrames: c.BadFrames.Load(), Publishes: c.Publishes.Load(),
-		Records: c.Records.Load(), Repeats: c.Repeats.Load(), Holes: c.Holes.Load(),
+		Records: c.Records.Load(), Repeats: c.Repeats.Load(), SetBacks: c.SetBacks.Load(), Holes: c.Holes.Load(),
 		Lost: c.Lost.Load(), Foreign: c.Foreign.Load(),
 		HelloTimeouts: c.HelloTimeouts.Load(), FrameTimeouts: c.FrameTimeouts.Load(),
 		HeartbeatsMissed: c.HeartbeatsMissed.Load(), WindowExceeded: c.WindowExceeded.Load(),

@@ -134,6 +134,14 @@ func (r *receiver) Channel(name string) (uint64, error) {
 	return c.Safe(), nil
 }
 
+// SetBack implements mcp.SetBackHandler.
+func (r *receiver) SetBack(channel string, safe, published uint64) {
+	r.log.Error("a peer publishes numbers again that it was just told are safe, so it does not know what it has sent (was it restored from a copy?): up to the last safe one all is taken for repeats and dropped; it should begin a new epoch",
+		"sender", r.peer.Sender, "epoch", r.peer.Epoch, "channel", channel, "safe", safe, "published", published)
+}
+
+var _ mcp.SetBackHandler = (*receiver)(nil)
+
 // sender is under which name the queue keeps the peer's numbers. One that has
 // proven its name has the same wherever it comes in. What others say of
 // themselves counts only where they say it: else whoever reaches an open listener

@@ -20,6 +20,7 @@ type Stats struct {
 	Publishes uint64 // PUBLISH frames taken
 	Records   uint64 // in them, without repeats
 	Repeats   uint64 // records that were there already
+	SetBacks  uint64 // channels whose sender published again what it had just been told is safe
 	Holes     uint64 // PUBLISH frames refused because something before them is missing
 	Lost      uint64 // best-effort records that never came
 	Foreign   uint64 // datagrams without their session's cookie
@@ -73,7 +74,7 @@ func (s *Server) Stats() Stats {
 		Connections: connections, Handshakes: handshakes, Accepted: s.accepted.Load(),
 		Reconnects: s.peers.reconnects.Load(), Replaced: s.ended[mcp.CodeReplaced].Load(),
 		BadFrames: s.counters.BadFrames.Load(), Publishes: s.counters.Publishes.Load(),
-		Records: s.counters.Records.Load(), Repeats: s.counters.Repeats.Load(), Holes: s.counters.Holes.Load(),
+		Records: s.counters.Records.Load(), Repeats: s.counters.Repeats.Load(), SetBacks: s.counters.SetBacks.Load(), Holes: s.counters.Holes.Load(),
 		Lost: s.counters.Lost.Load(), Foreign: s.counters.Foreign.Load(),
 		Challenges: gate.Challenges, Unproven: gate.Refusals,
 		Refusals: Refusals{
