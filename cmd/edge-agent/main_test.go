@@ -22,6 +22,7 @@ func TestMain(m *testing.M) {
 		},
 		"make-queue":   makeQueue,
 		"damage-queue": damageQueue,
+		"break-queue":  breakQueue,
 	})
 }
 

@@ -86,7 +86,7 @@ func (c queueRepairCommand) repair(out io.Writer, errs errorWriter, t *queueTarg
 	for _, notice := range st.Notices {
 		fmt.Fprintln(out, plain(notice))
 	}
-	fmt.Fprintf(out, "repaired: %s, %s\n", counted(st.Records, "record"), sized(st.Bytes))
+	fmt.Fprintf(out, "repaired; in the queue now: %s, %s\n", counted(st.Records, "record"), sized(st.Bytes))
 	after, err := names(t.dir)
 	if err != nil {
 		return err

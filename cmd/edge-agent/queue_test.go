@@ -120,3 +120,29 @@ func damageFile(path, text string) error {
 	}
 	return os.WriteFile(path, b, 0o600)
 }
+
+// breakQueue is a program of the scripts: it spoils the structure of the queue's file
+// in a directory.
+func breakQueue() {
+	path := filepath.Join(os.Args[1], store.FileName)
+	if err := breakFile(path); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// breakFile overwrites the list of what is on a page, of each page that has one.
+func breakFile(path string) error {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	const page, header, elements = 4096, 16, 48
+	for at := 2 * page; at+page <= len(b); at += page {
+		kind, count := b[at+8], b[at+10]
+		if (kind == 1 || kind == 2) && count > 1 {
+			copy(b[at+header:], bytes.Repeat([]byte{'X'}, elements))
+		}
+	}
+	return os.WriteFile(path, b, 0o600)
+}
