@@ -93,7 +93,26 @@ type group struct {
 	fresh      []*Channel        // likewise
 	checkpoint []byte            // all numbers up to the group's end; nil: none is due
 	mail       map[string][]byte // changes of the mailbox; a value of nil takes the key out
-	commit     *Commit
+	commit     *Commit           // of the records
+	sides      []*Commit         // of what is no record, if there is any
+	parts      []part            // the records in short segments, for a file in which no long one has room
+	waiting    *group            // the records that this group goes without; nil: it has its own
+}
+
+// side is the Commit of what is in the group and is no record: it does not wait for
+// room for records.
+func (g *group) side() *Commit {
+	if len(g.sides) == 0 {
+		g.sides = append(g.sides, &Commit{done: make(chan struct{})})
+	}
+	return g.sides[0]
+}
+
+func (g *group) finish(err error) {
+	g.commit.finish(err)
+	for _, c := range g.sides {
+		c.finish(err)
+	}
 }
 
 // newGroup takes over the memory of spare.

@@ -20,7 +20,7 @@ func (seg *segment) records() int64 { return int64(seg.last-seg.first) + 1 }
 // shortage is what has to go for another full group to fit behind one of this size;
 // not more than nothing: it fits.
 func (s *Store) shortage(group amount) amount {
-	short := amount{bytes: s.live + group.bytes + max(s.maxGroup, s.wanted.bytes) - s.cfg.MaxSize}
+	short := amount{bytes: s.live + group.bytes + max(s.maxGroup, s.wanted.bytes) - s.limit()}
 	if s.cfg.MaxRecords > 0 {
 		short.records = s.total + group.records + max(s.maxCount, s.wanted.records) - s.cfg.MaxRecords
 	}
@@ -28,13 +28,16 @@ func (s *Store) shortage(group amount) amount {
 }
 
 func (g *group) amount() amount {
+	if g.waiting != nil {
+		return g.waiting.amount()
+	}
 	return amount{bytes: int64(len(g.segment)), records: int64(g.header.count)}
 }
 
 // fits tells whether a batch has room beside what is in the file and on its way there.
 func (s *Store) fits(batch amount) bool {
 	pending := s.pending.amount()
-	return s.live+s.writing.bytes+pending.bytes+batch.bytes <= s.cfg.MaxSize &&
+	return s.live+s.writing.bytes+pending.bytes+batch.bytes <= s.limit() &&
 		(s.cfg.MaxRecords == 0 || s.total+s.writing.records+pending.records+batch.records <= s.cfg.MaxRecords)
 }
 

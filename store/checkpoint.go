@@ -38,13 +38,19 @@ func (s *Store) coverNow(g *group) bool {
 	return s.cfg.Keep == 0 || len(s.segments) == 0 || s.segments[0].last > s.covered
 }
 
-func (s *Store) encodeCheckpoint(position uint64) []byte {
+// encodeCheckpoint is the table up to a position. unwritten are the numbers up to there
+// of devices that have had more since; nil: there are none, of channels neither.
+func (s *Store) encodeCheckpoint(position uint64, unwritten map[*device]uint64) []byte {
 	b := make([]byte, 4, 4+8+bytesPerNumber*(len(s.ids.own)+len(s.channels.byKey)+2))
 	b = binary.LittleEndian.AppendUint64(b, position)
 	b = binary.AppendUvarint(b, uint64(len(s.ids.own)))
 	for _, d := range s.ids.own {
 		b = binary.AppendUvarint(b, uint64(d.id))
-		b = binary.AppendUvarint(b, d.last)
+		last, ahead := unwritten[d]
+		if !ahead {
+			last = d.last
+		}
+		b = binary.AppendUvarint(b, last)
 	}
 	n := uint64(0)
 	for _, c := range s.channels.byKey {
@@ -55,8 +61,12 @@ func (s *Store) encodeCheckpoint(position uint64) []byte {
 	b = binary.AppendUvarint(b, n)
 	for _, c := range s.channels.byKey {
 		if c.id != 0 {
+			last := c.last
+			if unwritten != nil {
+				last = c.safe.Load()
+			}
 			b = binary.AppendUvarint(b, uint64(c.id))
-			b = binary.AppendUvarint(b, c.last)
+			b = binary.AppendUvarint(b, last)
 		}
 	}
 	binary.LittleEndian.PutUint32(b, checksum(b[4:]))

@@ -265,7 +265,7 @@ func (s *Store) compactFile(ctx context.Context, run *compactRun) (err error) {
 // roomFor tells whether the disk has room for a copy, and for what else may come.
 func (s *Store) roomFor(need int64) error {
 	const margin = 16 << 20
-	free, err := diskFree(s.path)
+	free, _, err := diskFree(s.path)
 	if err == nil && free < need+margin {
 		return fmt.Errorf("the disk has %d MiB free, and a copy of what lives in the file takes %d", free>>20, (need+margin)>>20)
 	}

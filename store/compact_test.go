@@ -63,16 +63,6 @@ func (y *yard) deliver() {
 	})
 }
 
-func (y *yard) eventually(what string, done func() bool) {
-	y.Helper()
-	end := time.Now().Add(30 * time.Second)
-	for tick := time.Tick(2 * time.Millisecond); !done(); <-tick {
-		if time.Now().After(end) {
-			y.Fatalf("waiting for %s: %+v", what, y.Stats())
-		}
-	}
-}
-
 func (y *yard) compactNow() error {
 	ctx, cancel := context.WithTimeout(y.Context(), 30*time.Second)
 	defer cancel()

@@ -22,6 +22,12 @@ type Config struct {
 	// a _gap record. An upstream may say otherwise for itself.
 	WhenFull string `toml:"when_full" default:"block" oneof:"block,drop-oldest"`
 
+	// MinFree is what the disk should have free. Below it the queue's file does not
+	// grow: when there is no room inside of it either, it is as at MaxSize, but
+	// acknowledgements and commands go on. 0 turns it off; it is never more than a
+	// quarter of the disk.
+	MinFree int64 `toml:"min_free" unit:"bytes" default:"64MiB" min:"0B"`
+
 	// CommitDelay is how long a poll's record may wait for others before it is
 	// written to disk: fewer writes for flash to wear out, at the price of at
 	// most this much polled data in a power cut. MCP peers are never kept

@@ -22,6 +22,7 @@
 //     the queue is full.
 //   - A damaged file stops nothing: what is readable is taken over, the file is moved
 //     aside, and a [Report] says what it held.
+//   - On a full disk, acknowledgements, what they free, and the mailbox go on.
 //   - A full or failing disk loses nothing: the commit under way is tried again
 //     until it works, and nothing is acknowledged meanwhile.
 //

@@ -30,6 +30,7 @@ type rig struct {
 	*testing.T
 	*Store
 	dir    string
+	cfg    Config
 	cursor *Cursor
 	source *Source
 	n      int
@@ -38,7 +39,7 @@ type rig struct {
 
 func newRig(t *testing.T, dir string, faults disk) *rig {
 	t.Helper()
-	r := &rig{T: t, dir: dir}
+	r := &rig{T: t, dir: dir, cfg: Config{MaxSize: 64 << 20}}
 	r.open(faults)
 	return r
 }
@@ -46,7 +47,7 @@ func newRig(t *testing.T, dir string, faults disk) *rig {
 func (r *rig) open(faults disk) {
 	r.Helper()
 	var err error
-	if r.Store, err = Open(r.dir, Config{MaxSize: 64 << 20}, silent()); err != nil {
+	if r.Store, err = Open(r.dir, r.cfg, silent()); err != nil {
 		r.Fatal(err)
 	}
 	if faults.commit != nil {
@@ -273,21 +274,12 @@ func smallDisk(t *testing.T, size string) (dir string) {
 func TestAFullDiskStopsAcknowledgementsUntilThereIsRoom(t *testing.T) {
 	dir := smallDisk(t, "8m")
 	r := newRig(t, dir, disk{})
-	var commits []*Commit
-	for r.Stats().State == StateOK {
-		commits = append(commits, r.append(10000))
-		if len(commits) > 10 {
-			select {
-			case <-commits[len(commits)-10].Done():
-			case <-time.After(time.Second):
-			}
-		}
-	}
+	commits := r.appendUntilFull(10000)
 	st := r.Stats()
-	if st.State != StateFull || st.Reason == "" || st.Failures == 0 {
+	if st.State != StateFull || st.Reason == "" || st.Bytes > 8<<20 || !st.DiskLow {
 		t.Errorf("%+v", st)
 	}
-	if _, err := r.Append(expired(t), Batch{Delay: true, Entries: []Entry{{Source: r.source}}}); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := r.Append(expired(t), Batch{Delay: true, Entries: []Entry{{Source: r.source, Body: make([]byte, 10000)}}}); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a poll was accepted: %v", err)
 	}
 	stored := int(st.Appended)
@@ -307,6 +299,28 @@ func TestAFullDiskStopsAcknowledgementsUntilThereIsRoom(t *testing.T) {
 	r.open(disk{})
 	r.expect(1, r.n)
 	r.stop()
+}
+
+// appendUntilFull appends until the store says that it is full, and takes no more.
+func (r *rig) appendUntilFull(size int) (commits []*Commit) {
+	r.Helper()
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); {
+		body := append(fmt.Append(nil, r.n+1, " "), make([]byte, size)...)
+		ctx, cancel := context.WithTimeout(r.Context(), 200*time.Millisecond)
+		c, err := r.Append(ctx, Batch{Entries: []Entry{{Source: r.source, Body: body}}})
+		cancel()
+		switch {
+		case err == nil:
+			r.n++
+			commits = append(commits, c)
+		case !errors.Is(err, context.DeadlineExceeded):
+			r.Fatal(err)
+		case r.Stats().State == StateFull:
+			return commits
+		}
+	}
+	r.Fatalf("it is never full: %+v", r.Stats())
+	return nil
 }
 
 func expired(t *testing.T) context.Context {

@@ -102,7 +102,7 @@ func (s *Store) post(key string, sealed []byte, urgent bool) *Commit {
 	if idle {
 		s.wake()
 	}
-	return g.commit
+	return g.side()
 }
 
 // Letter is what All finds under a key.

@@ -282,7 +282,7 @@ func (s *Store) create(reason string) error {
 		}
 		return errors.Join(
 			s.about.put(tx),
-			tx.Bucket([]byte(checkpointBucket)).Put([]byte(checkpointKey), s.encodeCheckpoint(0)),
+			tx.Bucket([]byte(checkpointBucket)).Put([]byte(checkpointKey), s.encodeCheckpoint(0, nil)),
 		)
 	})
 	if err = errors.Join(err, db.Close()); err != nil {

@@ -38,6 +38,9 @@ func (s *Store) plan(g *group) *plan {
 		cursors: make(map[string][]byte), gaps: make(map[string][]byte),
 		forgotten: s.forgotten, evicted: s.channels.evicted,
 	}
+	if g.waiting != nil {
+		p.evicted = nil // one may be new in the group that waits
+	}
 	covered := s.covered
 	if g.checkpoint != nil {
 		covered = g.end()
@@ -50,7 +53,9 @@ func (s *Store) plan(g *group) *plan {
 	}
 	p.free = s.free(g, covered)
 	if s.planDrop(p, covered); len(p.victims) == 0 {
-		p.fold = foldable(s.segments[len(p.free):], s.maxGroup, s.maxCount, s.busy)
+		if !s.headroom.low { // folding takes room before it makes some
+			p.fold = foldable(s.segments[len(p.free):], s.maxGroup, s.maxCount, s.busy)
+		}
 		s.planAge(p)
 	}
 	for _, c := range s.active {
@@ -75,17 +80,19 @@ func (s *Store) apply(db *bolt.DB, p *plan) (txid int, err error) {
 	defer rollback(tx, &err)
 	txid = tx.ID()
 	tx.Cursor().Bucket().FillPercent = 1 // of the top level, whose names rise
+	s.bound(tx, p)
 	for _, step := range []func(*bolt.Tx) error{p.putNames, p.lose, p.foldSegments, p.freeSegments, p.putCursors, p.putAges, p.putMail, p.putGroup} {
 		if err := step(tx); err != nil {
 			return txid, err
 		}
 	}
 	if err := s.disk.commit(tx); err != nil {
-		return txid, err
+		return txid, explainRoom(err)
 	}
 	s.txid = uint64(txid)
 	stats := tx.Stats()
 	p.written = stats.GetPageAlloc() + int64(db.Info().PageSize)
+	s.headroom.size += stats.GetPageAlloc()
 	return txid, nil
 }
 
@@ -191,8 +198,8 @@ func putAll(tx *bolt.Tx, bucket string, values map[string][]byte) error {
 }
 
 func (p *plan) putGroup(tx *bolt.Tx) error {
-	if p.group.header.count > 0 {
-		if err := putSegment(tx, p.group.header.first, p.group.segment); err != nil {
+	for part := range p.group.segments() {
+		if err := putSegment(tx, part.header.first, part.value); err != nil {
 			return err
 		}
 	}
@@ -207,7 +214,9 @@ func (s *Store) publish(p *plan, took time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	g := p.group
-	s.recovered()
+	if g.waiting == nil {
+		s.recovered()
+	}
 	s.publishSegments(p)
 	for i, c := range g.channels {
 		c.safe.Store(g.marks[i].last)
@@ -236,9 +245,13 @@ func (s *Store) publish(p *plan, took time.Duration) {
 	if len(p.free) == maxFree || len(p.aged) > 0 {
 		s.ackedSince = time.Now() // there is more to free
 	}
+	s.measureRoom()
+	s.announceRoom()
+	if g.waiting != nil {
+		return
+	}
 	s.writing, s.wanted = amount{}, amount{}
 	s.spare = reusable(g, s.maxGroup)
-	s.announceRoom()
 }
 
 // spare is memory of a group that is on disk.
@@ -263,12 +276,14 @@ func (s *Store) publishSegments(p *plan) {
 	}
 	s.segments = s.segments[len(p.free):]
 	g := p.group
-	if g.header.count > 0 {
-		size := int64(len(g.segment))
-		s.segments = append(s.segments, segment{first: g.header.first, last: g.end(), bytes: size, oldest: g.header.oldest})
+	for part := range g.segments() {
+		size, h := int64(len(part.value)), &part.header
+		s.segments = append(s.segments, segment{first: h.first, last: h.last(), bytes: size, oldest: h.oldest})
 		s.live += size
-		s.total += int64(g.header.count)
 		s.uncovered += size
+	}
+	if g.header.count > 0 {
+		s.total += int64(g.header.count)
 		s.end = g.end()
 	}
 	if g.checkpoint != nil {

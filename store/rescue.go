@@ -37,7 +37,7 @@ func (s *Store) transact(p *plan) error {
 			return err
 		}
 		txid, err := s.apply(s.db, p)
-		if err == nil || onlyWriteFailed(err) && !s.isCurrent(txid) {
+		if err == nil || errors.Is(err, errNoRoom) || onlyWriteFailed(err) && !s.isCurrent(txid) {
 			return err
 		}
 		s.log.Error("after this error the queue file can't be trusted, so it is written anew", "file", s.path, "error", err)

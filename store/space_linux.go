@@ -8,13 +8,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// diskFree is how many bytes the file system of path has free for this process.
-func diskFree(path string) (int64, error) {
+// diskFree is how many bytes the file system of path has free for this process, and in
+// all.
+func diskFree(path string) (free, total int64, err error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(filepath.Dir(path), &st); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	return int64(st.Bavail * uint64(st.Bsize)), nil
+	return int64(st.Bavail * uint64(st.Bsize)), int64(st.Blocks * uint64(st.Bsize)), nil
+}
+
+// takeBlocks has the disk set blocks aside for a part of a file, also behind its end;
+// its size stays.
+func takeBlocks(f *os.File, from, to int64) error {
+	return unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, from, to-from)
 }
 
 // writeOut has the disk write a file's data, and waits for it. It makes nothing durable:

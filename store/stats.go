@@ -57,7 +57,10 @@ type Stats struct {
 	Compaction CompactionStats `json:"compaction"`
 
 	// Aside are the files that stood in the queue's place and could not be used.
-	Aside []AsideFile `json:"aside,omitempty"`
+	Aside    []AsideFile `json:"aside,omitempty"`
+	DiskFree int64       `json:"disk_free"`          // bytes of the queue's disk
+	MinFree  int64       `json:"min_free,omitempty"` // below this the file does not grow
+	DiskLow  bool        `json:"disk_low"`           // it does not now
 
 	Cursors []CursorStats `json:"cursors"` // by name
 }
@@ -167,6 +170,10 @@ func (s *Store) Stats() Stats {
 	st.FileBytes = s.size()
 	st.Compaction = s.compact.stats
 	st.Compaction.Running = s.compact.run != nil
+	st.DiskLow = s.headroom.low
+	if free, total, err := diskFree(s.path); err == nil {
+		st.DiskFree, st.MinFree = free, s.minFree(total)
+	}
 	kept := s.kept()
 	st.Records, st.Kept, st.KeptBytes = uint64(s.total), uint64(kept.records), kept.bytes
 	for _, name := range slices.Sorted(maps.Keys(s.cursors)) {
@@ -178,7 +185,7 @@ func (s *Store) Stats() Stats {
 func (s *Store) state() (State, string, time.Time) {
 	switch {
 	case s.trouble != nil && isDiskFull(s.trouble):
-		return StateFull, "the disk is full: " + s.trouble.Error(), s.troubleAt
+		return StateFull, s.whyLow() + ": " + s.trouble.Error(), s.troubleAt
 	case s.trouble != nil:
 		return StateFailing, s.trouble.Error(), s.troubleAt
 	case !s.fullSince.IsZero():
@@ -191,6 +198,9 @@ func (s *Store) state() (State, string, time.Time) {
 func (s *Store) whyFull() string {
 	if s.trouble != nil {
 		return "the disk does not take records: " + s.trouble.Error()
+	}
+	if s.headroom.low && s.headroom.ceiling < s.cfg.MaxSize {
+		return s.whyLow() + ", and the queue file has no room inside"
 	}
 	var holders []string
 	for name, c := range s.cursors {

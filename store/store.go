@@ -22,10 +22,11 @@ type Store struct {
 	dir  *os.File // locked, so that no other process has the queue
 
 	// Owned by the writer.
-	suspect rescue
-	busy    bool // commits follow on one another
-	witness witness
-	txid    uint64 // of the last commit
+	suspect  rescue
+	busy     bool     // commits follow on one another
+	headroom headroom // but for what mu guards
+	witness  witness
+	txid     uint64 // of the last commit
 
 	maxGroup int64 // bytes of records that are taken into one commit
 	maxCount int64 // records that are
@@ -138,7 +139,7 @@ func (s *Store) Forget(ctx context.Context, name string) error {
 	delete(s.cursors, name)
 	s.forgotten = append(s.forgotten, name)
 	s.pending.urgent = true
-	commit := s.pending.commit
+	commit := s.pending.side()
 	s.wake()
 	s.mu.Unlock()
 	return commit.Wait(ctx)

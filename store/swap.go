@@ -98,6 +98,7 @@ func (s *Store) adopt(t *transfer, p *plan, verify func(path string) error) (ren
 	t.old, s.db = s.db, t.db
 	s.swap.Unlock()
 	s.replaced()
+	s.headroom.backed = 0
 	return true, nil
 }
 

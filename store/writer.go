@@ -61,6 +61,7 @@ func (s *Store) Run(ctx context.Context) error {
 func (s *Store) await(ctx context.Context) bool {
 	for {
 		s.startCompaction(ctx)
+		s.look()
 		wait, stop := s.due()
 		switch {
 		case stop || ctx.Err() != nil:
@@ -101,7 +102,7 @@ func (s *Store) due() (wait time.Duration, stop bool) {
 	if !s.ackedSince.IsZero() {
 		wait = min(wait, time.Until(s.ackedSince.Add(max(s.cfg.CommitDelay, minAckDelay))))
 	}
-	return min(wait, s.ageWait()), false
+	return min(wait, s.ageWait(), s.lookWait()), false
 }
 
 // gather lets producers that are about to append do so, for as long as that makes
@@ -133,7 +134,7 @@ func (s *Store) take() *group {
 	g.header.first = s.end + 1
 	g.seal()
 	if s.closing || s.stopped || s.coverNow(g) || s.checkpointDue(int64(len(g.segment))) {
-		g.checkpoint = s.encodeCheckpoint(g.end())
+		g.checkpoint = s.encodeCheckpoint(g.end(), nil)
 	}
 	s.writing = g.amount()
 	s.announceRoom()
@@ -166,29 +167,55 @@ func (s *Store) write(ctx context.Context, g *group) {
 			return
 		}
 		s.failed(err)
-		if !s.pause(ctx, wait) {
-			s.giveUp(g)
-			return
+		if errors.Is(err, errNoRoom) && len(g.parts) == 0 {
+			g.split()
 		}
+		freed := false
+		if isDiskFull(err) {
+			freed, _ = s.commitRest(g) // if that fails, too, it is tried again with g
+		}
+		if !freed {
+			var goOn bool
+			if goOn, freed = s.pause(ctx, g, wait); !goOn {
+				s.lastAside(g, err)
+				s.giveUp(g)
+				return
+			}
+		}
+		if freed {
+			wait = minRetry / 2 // bbolt may give pages out one commit later
+		}
+		s.look()
 	}
 }
 
-// pause returns false when the store is to stop.
-func (s *Store) pause(ctx context.Context, d time.Duration) bool {
+// pause waits before g is tried again; goOn is false when the store is to stop. While the
+// disk is full, what is no record is committed meanwhile: freed tells that this has
+// made room.
+func (s *Store) pause(ctx context.Context, g *group, d time.Duration) (goOn, freed bool) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
-	for {
+	tick := time.NewTicker(minAckDelay)
+	defer tick.Stop()
+	for works := isDiskFull(s.trouble); ; { // only the writer changes trouble
+		if works && s.restDue(g) {
+			freed, err := s.commitRest(g)
+			if works = err == nil; freed {
+				return true, true
+			}
+		}
 		select {
 		case <-timer.C:
-			return true
+			return true, false
+		case <-tick.C:
 		case <-ctx.Done():
-			return false
+			return false, false
 		case <-s.kick:
 			s.mu.Lock()
 			closing := s.closing
 			s.mu.Unlock()
 			if closing {
-				return false
+				return false, false
 			}
 		}
 	}
@@ -211,6 +238,7 @@ func (s *Store) finish() error {
 	}
 	g := s.take()
 	if err := s.commit(g); err != nil {
+		s.lastAside(g, err)
 		s.giveUp(g)
 		return fmt.Errorf("store: the last commit to %s failed: %w", s.path, err)
 	}
@@ -224,7 +252,7 @@ func (s *Store) giveUp(g *group) {
 	defer s.mu.Unlock()
 	s.lost = true
 	s.writing = amount{}
-	g.commit.finish(fmt.Errorf("store: %w", ErrClosed))
+	g.finish(fmt.Errorf("store: %w", ErrClosed))
 }
 
 // commit writes the group, and everything else that has changed, in one
@@ -239,7 +267,7 @@ func (s *Store) commit(g *group) (err error) {
 	}
 	s.testify(s.txid, g.end())
 	s.publish(p, time.Since(began))
-	g.commit.finish(nil) // not under the lock, for which all that wake up ask next
+	g.finish(nil) // not under the lock, for which all that wake up ask next
 	return nil
 }
 
@@ -255,6 +283,10 @@ func (s *Store) failed(err error) {
 	}
 	s.trouble = err
 	s.stats.failures++
+	if isDiskFull(err) {
+		s.becomeLow(!s.headroom.low)
+		s.headroom.ceiling = s.live
+	}
 }
 
 // recovered notes that a commit worked.
@@ -266,5 +298,5 @@ func (s *Store) recovered() {
 }
 
 func isDiskFull(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+	return errors.Is(err, errNoRoom) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }

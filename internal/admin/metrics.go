@@ -92,6 +92,9 @@ func (s sampler) store(st store.Stats) {
 	s.gauge("edge_agent_store_aside_files", "Files that stood in the queue's place, could not be used, and were moved aside.", float64(len(st.Aside)))
 	s.gauge("edge_agent_store_aside_bytes", "Bytes of them.", float64(aside))
 	s.gauge("edge_agent_store_notices", "What was found at the last start that somebody should look after: see the status.", float64(len(st.Notices)))
+	s.gauge("edge_agent_store_disk_free_bytes", "Bytes that the queue's disk has free.", float64(st.DiskFree))
+	s.gauge("edge_agent_store_disk_min_free_bytes", "Below this the queue's file does not grow.", float64(st.MinFree))
+	s.gauge("edge_agent_store_disk_low", "1 while the queue's file does not grow, for the disk is nearly full.", truth(st.DiskLow))
 	s.compaction(st.Compaction)
 	for _, c := range st.Cursors {
 		s.cursor(c)
