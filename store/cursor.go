@@ -244,8 +244,8 @@ func (c *Cursor) wake() {
 // Read waits for records behind those read last, and appends at most maxRecords of
 // them to dst, and about maxBytes of bodies but at least one. The items are valid
 // until the next Read. While more than 64 MiB is handed out and not acknowledged, it
-// waits for Ack; of a cursor that drops, while it is more than a quarter of max_size,
-// because what is handed out can't be dropped.
+// waits for Ack; a cursor that drops also waits within its reach, because what is handed
+// out can't be dropped.
 //
 // It returns ctx's error, ErrClosed, or an error of the file; after that one,
 // reading again goes on at the same place.
@@ -302,7 +302,12 @@ func (c *Cursor) tryRead(dst []Item, maxRecords, maxBytes int) (readResult, erro
 		s.mu.Unlock()
 		return readResult{items: items}, nil
 	}
-	c.scan.plan(c, c.limit(s.end), maxRecords, maxBytes)
+	reach := c.reach()
+	if c.read >= reach && len(c.flight.items) > 0 {
+		s.mu.Unlock()
+		return readResult{items: dst}, nil
+	}
+	c.scan.plan(c, min(c.limit(s.end), max(reach, c.read)), maxRecords, maxBytes)
 	if c.scan.pos == c.scan.limit {
 		s.mu.Unlock()
 		return readResult{items: dst}, nil

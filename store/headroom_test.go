@@ -175,6 +175,7 @@ func TestWithDropOldestAFullDiskKeepsTheNewest(t *testing.T) {
 			}
 			next = to + 1
 		}
+		r.cursor.Ack(items[len(items)-1].Position)
 	}
 	r.stop()
 }

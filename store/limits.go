@@ -1,6 +1,7 @@
 package store
 
 import (
+	"math"
 	"slices"
 	"time"
 
@@ -98,6 +99,36 @@ func (s *Store) holders(seg segment) (list []*Cursor, may verdict) {
 		}
 	}
 	return list, may
+}
+
+// reach is how far a cursor that drops may read before it acknowledges. Segments
+// that it has handed out a record of can't be dropped, whatever else is in them, so
+// all such cursors together may hold half of what the queue takes, and one a quarter
+// at most, but each one segment.
+func (c *Cursor) reach() uint64 {
+	s := c.store
+	if !c.drops {
+		return math.MaxUint64
+	}
+	n := int64(0)
+	for _, other := range s.active {
+		if other.drops {
+			n++
+		}
+	}
+	share := max(4, 2*n)
+	left := amount{bytes: s.limit() / share, records: math.MaxInt64}
+	if s.cfg.MaxRecords > 0 {
+		left.records = s.cfg.MaxRecords / share
+	}
+	first := s.segmentAt(c.acked + 1)
+	for i := first; i < len(s.segments); i++ {
+		left.sub(&s.segments[i])
+		if i > first && (left.bytes < 0 || left.records < 0) {
+			return s.segments[i-1].last
+		}
+	}
+	return math.MaxUint64
 }
 
 // lossesOf are the losses of a cursor between two positions, of what it is not missing

@@ -221,6 +221,36 @@ func TestWhatIsHandedOutIsNotDropped(t *testing.T) {
 	}
 }
 
+func TestWhatIsHandedOutLeavesRoomForWhatComes(t *testing.T) {
+	cfg := small(store.DropOldest)
+	cfg.MaxRecords = 200
+	b := newBed(t, cfg)
+	cursors := []*store.Cursor{
+		b.cursor(store.CursorConfig{Name: "all"}),
+		b.cursor(store.CursorConfig{Name: "some", Match: func(k store.SourceKey) bool { return k.Device == "a" }}),
+	}
+	b.start()
+	for i := range 600 { // nobody acknowledges any of them
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		_, err := b.Append(ctx, store.Batch{Entries: []store.Entry{{Source: b.source([]string{"a", "b", "c"}[i%3]), Body: []byte("x")}}})
+		cancel()
+		if err != nil {
+			t.Fatalf("record %d has no room: %v", i, err)
+		}
+		if i%10 != 9 {
+			continue
+		}
+		for _, c := range cursors {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+			_, err := c.Read(ctx, nil, 50, 1<<20)
+			cancel()
+			if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
 // Whatever is read, acknowledged, rewound and restarted while the oldest records
 // go: each record is either delivered, in order, or announced.
 func TestEachRecordIsDeliveredOrAnnounced(t *testing.T) {
