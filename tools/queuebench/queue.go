@@ -122,8 +122,8 @@ func (q *queue) read(keep uint64) *reader {
 	r.done.Go(func() {
 		var items []store.Item
 		for ctx.Err() == nil {
-			for keep > 0 && ctx.Err() == nil && q.Stats().Records <= keep {
-				time.Sleep(time.Millisecond)
+			if keep > 0 {
+				until(ctx, func() bool { return q.Stats().Records > keep })
 			}
 			var err error
 			if items, err = q.cursor.Read(ctx, items[:0], 4096, 2<<20); err != nil {
@@ -144,8 +144,19 @@ func (r *reader) stop() {
 func (q *queue) drain(keep uint64) {
 	r := q.read(keep)
 	defer r.stop()
-	for q.Stats().Records > keep+10_000 {
-		time.Sleep(5 * time.Millisecond)
+	until(context.Background(), func() bool { return q.Stats().Records <= keep+10_000 })
+}
+
+// until waits for a condition that nobody announces, or for ctx.
+func until(ctx context.Context, condition func() bool) {
+	look := time.NewTicker(5 * time.Millisecond)
+	defer look.Stop()
+	for !condition() {
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 
