@@ -274,13 +274,7 @@ func (c *Cursor) Read(ctx context.Context, dst []Item, maxRecords, maxBytes int)
 }
 
 // maxFlight is how many bytes are handed out unacknowledged.
-func (c *Cursor) maxFlight() uint64 {
-	const most = 64 << 20
-	if c.drops {
-		return min(most, uint64(c.store.cfg.MaxSize/4))
-	}
-	return most
-}
+const maxFlight = 64 << 20
 
 type readResult struct {
 	items []Item
@@ -294,7 +288,7 @@ func (c *Cursor) tryRead(dst []Item, maxRecords, maxBytes int) (readResult, erro
 		s.mu.Unlock()
 		return readResult{}, ErrClosed
 	}
-	if c.flight.load.bytes > c.maxFlight() {
+	if c.flight.load.bytes > maxFlight {
 		s.mu.Unlock()
 		return readResult{items: dst}, nil
 	}

@@ -50,7 +50,7 @@ type place struct {
 func (sc *scan) plan(c *Cursor, limit uint64, maxRecords, maxBytes int) {
 	sc.limit, sc.pos = max(limit, c.read), c.read
 	sc.takes, sc.byID = c.takes, c.store.ids.byID
-	sc.records, sc.bytes = maxRecords, int(min(uint64(max(maxBytes, 1)), c.maxFlight()))
+	sc.records, sc.bytes = maxRecords, min(max(maxBytes, 1), maxFlight)
 	sc.sizes, sc.used, sc.damage, sc.guesses = sc.sizes[:0], 0, damage{}, 0
 }
 
