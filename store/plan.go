@@ -64,10 +64,20 @@ func (s *Store) plan(g *group) *plan {
 		}
 		if c.changed {
 			p.gaps[c.name] = encodeMissing(c.missing)
+			c.changed = false // what an Ack changes from here on is for the next plan
 		}
 	}
 	s.ackedSince = time.Time{}
 	return p
+}
+
+// undone notes that a plan was not carried out.
+func (s *Store) undone(p *plan) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name := range p.gaps {
+		s.cursors[name].changed = true
+	}
 }
 
 // apply carries the plan out in one transaction of db. The transaction's id is
@@ -223,9 +233,6 @@ func (s *Store) publish(p *plan, took time.Duration) {
 	}
 	for name, form := range p.cursors {
 		s.cursors[name].saved = form
-	}
-	for name := range p.gaps {
-		s.cursors[name].changed = false
 	}
 	s.forgotten = s.forgotten[len(p.forgotten):]
 	s.channels.evicted = s.channels.evicted[len(p.evicted):]

@@ -260,11 +260,17 @@ func (s *Store) giveUp(g *group) {
 func (s *Store) commit(g *group) (err error) {
 	defer recoverFault(debug.SetPanicOnFault(true), &err)
 	began := time.Now()
-	p := s.plan(g)
-	defer s.unfence()
+	p, done := s.plan(g), false
+	defer func() {
+		if !done {
+			s.undone(p)
+		}
+		s.unfence()
+	}()
 	if err := s.transact(p); err != nil {
 		return err
 	}
+	done = true
 	s.testify(s.txid, g.end())
 	s.publish(p, time.Since(began))
 	g.finish(nil) // not under the lock, for which all that wake up ask next

@@ -203,7 +203,10 @@ func showSources(out io.Writer, t *queueTarget, sums doctor.Sums) error {
 	foreign := false
 	for _, s := range sums.Sources {
 		device := plain(s.Device)
-		if s.Agent != t.agent && s.Agent != "" {
+		switch {
+		case s.Device == "": // see store.NamelessReport
+			device = "(name lost)"
+		case s.Agent != t.agent && s.Agent != "":
 			device = plain(s.Agent) + "/" + device
 			foreign = true
 		}
