@@ -48,7 +48,7 @@ func (c *Cursor) worthSaving(form []byte) bool {
 
 // matchNext asks for the source that has the next id; nil is id 0.
 func (c *Cursor) matchNext(source *Source) {
-	takes := source != nil && !source.key.isLost() && (c.match == nil || c.match(source.key))
+	takes := source != nil && !source.key.NameLost() && (c.match == nil || c.match(source.key))
 	c.takes = append(c.takes, takes)
 	const prime = 0x100000001b3 // of FNV-1, 64 bits
 	c.hash *= prime

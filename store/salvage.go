@@ -395,7 +395,9 @@ func (l *salvagedLog) flush() error {
 // lostName stands in the place of a source whose name is lost: no cursor takes it.
 func lostName(id uint32) SourceKey { return SourceKey{Agent: "?", Epoch: record.Epoch(id)} }
 
-func (k *SourceKey) isLost() bool { return k.Device == "" }
+// NameLost tells that damage has cost the names of device and stream: Browse shows
+// such records for people to look at, and nothing delivers them.
+func (k SourceKey) NameLost() bool { return k.Device == "" }
 
 // putNames leaves no hole between ids.
 func (l *salvagedLog) putNames(tx *bolt.Tx) error {

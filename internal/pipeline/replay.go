@@ -170,7 +170,9 @@ func (r *Replayer) replay(ctx context.Context, order Replay, to uint64) error {
 	}
 	query := store.Query{
 		To: to, Since: order.Since, Until: order.Until,
-		Match:    func(key store.SourceKey) bool { return r.takes(key) && (order.Match == nil || order.Match(key)) },
+		Match: func(key store.SourceKey) bool {
+			return !key.NameLost() && r.takes(key) && (order.Match == nil || order.Match(key))
+		},
 		Progress: func(position uint64) { r.note(func(s *ReplayStatus) { s.Position = position }) },
 	}
 	most := min(replayBatchRecords, max(order.Rate/4, 1))

@@ -106,6 +106,9 @@ func TestAReplaySendsAgainWhatWasDeliveredMarkedAndAtItsRate(t *testing.T) {
 		if s := r.Status(); s.State != "done" || s.Sent != 900 || s.Rate != pipeline.DefaultReplayRate {
 			t.Errorf("the second: %+v", s)
 		}
+		if !q.asked.Match(store.SourceKey{Device: "d"}) || q.asked.Match(store.SourceKey{Agent: "?"}) {
+			t.Error("what has lost its name is sent to nobody")
+		}
 	})
 }
 
